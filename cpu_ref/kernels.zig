@@ -1,0 +1,17 @@
+//! Root of one SIMD tier: the same operations, compiled for that tier's CPU level.
+
+const abi = @import("abi.zig");
+const tier = @import("tier");
+
+const table: abi.Table = .{
+    .philox = &@import("philox.zig").philox,
+    .encode = &@import("encode.zig").encode,
+    .dense = &@import("dense.zig").dense,
+    .count = &@import("count.zig").count,
+    .bitwise = &@import("bitwise.zig").bitwise,
+    .activation = &@import("activation.zig").activation,
+};
+
+comptime {
+    @export(&table, .{ .name = "scgpu_kernels_" ++ tier.name, .visibility = .hidden });
+}

@@ -1,0 +1,202 @@
+"""The boundary between Python and the kernels, declared once as data.
+
+An operation is one `Op`: its u32 parameters in order, and its buffers in order with
+their element type and size. From this table come
+
+* the Zig call structs and their length checks (``cpu_ref/abi.zig``, written by
+  ``tools/gen_abi.py``; the build refuses a stale file, and `digest` is compared when
+  the library is loaded),
+* the WGSL parameter block and bindings (``#import abi``, rendered when a shader is loaded),
+* the ctypes structs and the GPU bind group layouts.
+
+Sizes are products and sums of parameters, written so that both Python and Zig can
+evaluate them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Literal
+
+CONTRACT_VERSION = 1
+
+Params = Mapping[str, int]
+
+
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, "<scgpu._abi>", "eval")
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One buffer of an operation.
+
+    Parameters
+    ----------
+    name : str
+        Name in WGSL, Zig and Python.
+    dtype : {"u32", "u64"}
+        Element type. On a GPU a u64 element is a ``vec2<u32>``, low half first.
+    access : {"in", "out", "inout"}
+        How the kernel uses it. ``inout`` is read before it is written.
+    size : str
+        Elements the kernel may touch, as an expression over the parameters.
+    """
+
+    name: str
+    dtype: Literal["u32", "u64"]
+    access: Literal["in", "out", "inout"]
+    size: str
+
+    def elements(self, params: Params) -> int:
+        """Number of elements that the kernel may touch for these parameters."""
+        return int(eval(_SIZES[self.size], {"__builtins__": {}}, dict(params)))
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation: the same name in ``shaders/``, ``cpu_ref/``, ``scgpu/`` and ``tests/``.
+
+    ``work_items`` counts what ``work_item`` names (an invocation, or a whole workgroup);
+    it may use the parameters and the override constants of the variant in use.
+    ``choose`` gives the index of the variant for a set of parameters. Variants differ in
+    speed alone, never in a bit.
+    """
+
+    name: str
+    params: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    work_items: str
+    work_item: Literal["invocation", "workgroup"] = "invocation"
+    variants: tuple[dict[str, int], ...] = ({"wg_size": 64},)
+    choose: Callable[[Params], int] = field(default=lambda params: 0)
+    constants: dict[str, int] = field(default_factory=dict)
+
+    def workgroups(self, params: Params, variant: int) -> int:
+        """Workgroups to dispatch for these parameters."""
+        overrides = self.variants[variant]
+        names = {**params, **overrides}
+        items = int(eval(_SIZES[self.work_items], {"__builtins__": {}}, names))
+        return items if self.work_item == "workgroup" else -(-items // overrides["wg_size"])
+
+
+_STREAMS = "stream_count * word_count"
+
+OPS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        Op(
+            "philox",
+            params=("block_count", "rounds"),
+            buffers=(
+                Buffer("counters", "u32", "in", "4 * block_count"),
+                Buffer("keys", "u32", "in", "2 * block_count"),
+                Buffer("words", "u32", "out", "4 * block_count"),
+            ),
+            work_items="block_count",
+        ),
+        Op(
+            "encode",
+            params=(
+                "sample_count",
+                "stream_count",
+                "word_count",
+                "tail_bits",
+                "first_sample",
+                "threshold_offset",
+                "domain",
+                "key_lo",
+                "key_hi",
+            ),
+            buffers=(
+                Buffer("thresholds", "u32", "in", "threshold_offset + sample_count * stream_count"),
+                Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
+            ),
+            work_items="sample_count * stream_count * word_count",
+        ),
+        Op(
+            "dense",
+            params=(
+                "sample_count",
+                "neuron_count",
+                "row_words",
+                "word_begin",
+                "word_end",
+                "count_offset",
+                "initial",
+                "accumulate",
+                "bipolar",
+            ),
+            buffers=(
+                Buffer("weights", "u64", "in", "neuron_count * row_words"),
+                Buffer("inputs", "u64", "in", "sample_count * row_words"),
+                Buffer("counts", "u32", "inout", "count_offset + sample_count * neuron_count"),
+            ),
+            work_items="-(-neuron_count // neuron_tile) * -(-sample_count // sample_tile)",
+            work_item="workgroup",
+            variants=(
+                {"wg_size": 64, "neuron_tile": 1, "sample_tile": 1},
+                {"wg_size": 64, "neuron_tile": 4, "sample_tile": 4},
+            ),
+            choose=lambda params: 0 if params["sample_count"] < 4 else 1,
+        ),
+        Op(
+            "count",
+            params=("stream_count", "word_count", "segment_words", "segment_count"),
+            buffers=(
+                Buffer("words", "u64", "in", _STREAMS),
+                Buffer("counts", "u32", "out", "stream_count * segment_count"),
+            ),
+            work_items="stream_count * segment_count",
+            work_item="workgroup",
+        ),
+        Op(
+            "bitwise",
+            params=("operation", "stream_count", "word_count", "tail_bits"),
+            buffers=(
+                Buffer("left", "u64", "in", _STREAMS),
+                Buffer("right", "u64", "in", _STREAMS),
+                Buffer("result", "u64", "out", _STREAMS),
+            ),
+            work_items=_STREAMS,
+            constants={"bit_and": 0, "bit_or": 1, "bit_xor": 2, "bit_not": 3},
+        ),
+        Op(
+            "activation",
+            params=("element_count", "offset", "full_scale", "floor"),
+            buffers=(
+                Buffer("counts", "u32", "in", "element_count"),
+                Buffer("thresholds", "u32", "out", "element_count"),
+            ),
+            work_items="element_count",
+        ),
+    )
+}
+
+_SIZES: dict[str, CodeType] = {
+    expression: _compiled(expression)
+    for op in OPS.values()
+    for expression in (op.work_items, *(buffer.size for buffer in op.buffers))
+}
+
+# Above this many 64-bit words one kernel call is split into passes. Software rasterisers end
+# an invocation after 65,535 loop trips, all its loops summed; 64 invocations share these words
+# and the largest register block makes 25 trips per word: 51,200.
+PASS_WORDS = 1 << 17
+
+
+def digest() -> int:
+    """32-bit digest of the table; the native library carries the one it was built from."""
+    text = repr(
+        (
+            CONTRACT_VERSION,
+            [
+                (op.name, op.params, [repr(buffer) for buffer in op.buffers], sorted(op.constants.items()))
+                for op in OPS.values()
+            ],
+        )
+    )
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

@@ -1,0 +1,118 @@
+"""What every backend offers: buffers, and steps that run operations over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgpu import _abi
+from scgpu.errors import TooLargeError
+
+if TYPE_CHECKING:
+    from scgpu.devices import Device
+
+DTYPES: dict[str, np.dtype[Any]] = {"u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
+
+
+class Buffer(Protocol):
+    """Memory of one backend: a NumPy array on the host backends."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type, uint32 or uint64."""
+        ...
+
+
+class Step(NamedTuple):
+    """One kernel call: an operation of `scgpu._abi`, its parameters, its buffers in order."""
+
+    op: str
+    params: Mapping[str, int]
+    buffers: tuple[Any, ...]
+
+
+class Backend(Protocol):
+    """A place where steps run. Steps see each other's results, in order."""
+
+    device: Device
+    largest_buffer: int
+    """Bytes that one buffer may have."""
+
+    def empty(self, dtype: str, size: int) -> Any:
+        """Make a buffer of unspecified content; `TooLargeError` when it does not fit."""
+        ...
+
+    def upload(self, array: NDArray[Any]) -> Any:
+        """Make a buffer holding a uint32 or uint64 array; the backend may keep the array itself."""
+        ...
+
+    def execute(self, steps: Sequence[Step], read: Sequence[Any] = ()) -> list[NDArray[Any]]:
+        """Run steps, then return the contents of the buffers in ``read`` as 1-D arrays."""
+        ...
+
+
+def check_step(step: Step) -> _abi.Op:
+    """Refuse a step whose parameters or buffers do not fit its operation; return the operation."""
+    op = _abi.OPS[step.op]
+    if tuple(step.params) != op.params:
+        raise TypeError(f"{op.name} takes the parameters {op.params}; got {tuple(step.params)}")
+    for name, value in step.params.items():
+        if not 0 <= value <= 0xFFFF_FFFF:
+            raise ValueError(f"{op.name}: {name}={value} does not fit 32 bits")
+    if len(step.buffers) != len(op.buffers):
+        raise TypeError(f"{op.name} takes {len(op.buffers)} buffers; got {len(step.buffers)}")
+    for declared, buffer in zip(op.buffers, step.buffers, strict=True):
+        if buffer.dtype != DTYPES[declared.dtype]:
+            raise TypeError(f"{op.name}: {declared.name} must be {declared.dtype}; got {buffer.dtype}")
+        needed = declared.elements(step.params)
+        if buffer.size < needed:
+            raise ValueError(f"{op.name}: {declared.name} has {buffer.size} elements; {needed} are needed")
+    return op
+
+
+def free_memory() -> int:
+    """Bytes of host memory that can be used without swapping (a large guess where unknown)."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 40
+
+
+class HostBackend:
+    """Buffers for the backends whose memory is the host's: NumPy arrays."""
+
+    largest_buffer: int = 1 << 62
+
+    def empty(self, dtype: str, size: int) -> NDArray[Any]:
+        """Make an array; memory that the machine does not have is refused before it is touched."""
+        element = DTYPES[dtype]
+        needed = size * element.itemsize
+        # Linux hands out more than it has and kills the process at the first touch.
+        if needed > (1 << 26) and needed > (free := free_memory()):
+            raise TooLargeError(
+                f"{needed:,} bytes are needed and {free:,} are free; use a smaller batch, length or layer"
+            )
+        try:
+            return np.empty(size, element)
+        except (MemoryError, ValueError) as error:
+            raise TooLargeError(f"{needed:,} bytes are needed; use a smaller batch, length or layer") from error
+
+    def upload(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Use the array itself, flattened."""
+        return np.ascontiguousarray(array).reshape(-1)

@@ -1,0 +1,272 @@
+"""Devices: what this machine can run scgpu on, and how one is chosen."""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from scgpu import _cpu, _gpu
+from scgpu.backend import Backend
+from scgpu.errors import DeviceError, GpuError, NativeLibraryError
+from scgpu.oracle import OracleBackend
+
+ADAPTER_VARIABLE = "SC_GPU_ADAPTER"
+_PREFERENCE = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Something that scgpu runs on. Every device returns the same bits.
+
+    Attributes
+    ----------
+    index : int
+        Place in `devices`.
+    kind : {"gpu", "cpu", "numpy"}
+        A wgpu adapter, the Zig library, or the NumPy oracle.
+    name : str
+        Adapter name; for ``cpu`` and ``numpy`` the kind itself.
+    backend : str
+        ``"Vulkan"``, ``"Metal"``, ``"D3D12"``, ``"OpenGL"``, ``"Zig"`` or ``"NumPy"``.
+    type : str
+        ``"DiscreteGPU"``, ``"IntegratedGPU"``, ``"VirtualGPU"``, or ``"CPU"`` for the host
+        and for software adapters.
+    driver : str
+        The adapter's driver.
+    limits : Mapping[str, int]
+        The adapter's limits, by their WebGPU names.
+    tier : str
+        SIMD tier of ``cpu``.
+    threads : int
+        Threads that ``cpu`` and ``numpy`` use.
+    """
+
+    index: int
+    kind: Literal["gpu", "cpu", "numpy"]
+    name: str
+    backend: str
+    type: str
+    driver: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    tier: str = ""
+    threads: int = 0
+
+    @property
+    def software(self) -> bool:
+        """True for a GPU adapter that runs on the host's processor."""
+        return self.kind == "gpu" and self.type == "CPU"
+
+    def __str__(self) -> str:
+        return f"{self.name} [{' '.join(filter(None, (self.backend, self.tier)))}]"
+
+
+_lock = threading.RLock()
+_found: tuple[list[Device], dict[int, Any], list[str]] | None = None
+_backends: dict[Device, Backend] = {}
+
+
+def _forget() -> None:
+    # A forked child must not use the parent's GPU devices: it makes its own at first use.
+    global _found, _lock
+    _lock = threading.RLock()
+    _found = None
+    _backends.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _search() -> tuple[list[Device], dict[int, Any], list[str]]:
+    """All GPU devices, their wgpu adapters by index, and why some are not here."""
+    global _found
+    with _lock:
+        if _found is None:
+            found: list[Device] = []
+            adapters: dict[int, Any] = {}
+            problems: list[str] = []
+            try:
+                candidates = _gpu.adapters()
+            except GpuError as error:
+                candidates = []
+                problems.append(str(error))
+            else:
+                if not candidates:
+                    problems.append(
+                        "wgpu found no adapter: install a Vulkan loader and driver "
+                        "(Debian: apt install libvulkan1 mesa-vulkan-drivers)"
+                    )
+            for adapter in candidates:
+                info = adapter.info
+                if _gpu.REQUIRED_FEATURE not in adapter.features:
+                    problems.append(
+                        f"{info['device']} [{info['backend_type']}] lacks the feature "
+                        f"{_gpu.REQUIRED_FEATURE!r}: update its driver"
+                    )
+                    continue
+                index = len(found)
+                adapters[index] = adapter
+                found.append(
+                    Device(
+                        index,
+                        "gpu",
+                        info["device"],
+                        info["backend_type"],
+                        info["adapter_type"],
+                        driver=info["description"],
+                        limits=dict(adapter.limits),
+                    )
+                )
+            _found = found, adapters, problems
+        return _found
+
+
+def _cpu_device(index: int, tier: str) -> Device:
+    return Device(index, "cpu", "cpu", "Zig", "CPU", tier=tier, threads=1)
+
+
+def devices() -> list[Device]:
+    """Everything usable on this machine: each GPU adapter, then ``cpu``, then ``numpy``.
+
+    ``cpu`` is left out when the native library does not load; `problems` says why.
+
+    Returns
+    -------
+    list of Device
+        In the order of their ``index``.
+
+    Raises
+    ------
+    DeviceError
+        When ``SCGPU_SIMD_TIER`` names a tier that this machine cannot run.
+    """
+    found = list(_search()[0])
+    try:
+        found.append(_cpu_device(len(found), _cpu.simd_tier()))
+    except NativeLibraryError:
+        pass  # reported by problems()
+    found.append(Device(len(found), "numpy", "numpy", "NumPy", "CPU", threads=1))
+    return found
+
+
+def problems() -> list[str]:
+    """What keeps a GPU adapter or the native library from being used, with the remedy."""
+    texts = list(_search()[2])
+    try:
+        _cpu.library()
+    except NativeLibraryError as error:
+        texts.append(str(error))
+    return texts
+
+
+def device(selector: str | int | Device = "auto") -> Device:
+    """Choose a device.
+
+    Parameters
+    ----------
+    selector : str, int or Device
+        ``"auto"``: the adapter that ``SC_GPU_ADAPTER`` names, else the best hardware GPU,
+        else ``cpu``. ``"gpu"``: the adapter that ``SC_GPU_ADAPTER`` names, else the best
+        adapter, software ones included; never the CPU. ``"cpu"``: the Zig library
+        (``"cpu:x86_64_v3"`` at that SIMD tier). ``"numpy"``: the oracle. An index into
+        `devices`. Or a part of an adapter's name, backend or type in any case; the first
+        match in the order of `devices` is taken.
+
+    Returns
+    -------
+    Device
+
+    Raises
+    ------
+    DeviceError
+        When nothing matches; the message lists what there is.
+    TypeError
+        When ``selector`` is of another type.
+    """
+    if isinstance(selector, Device):
+        return selector
+    if isinstance(selector, str):
+        name = selector.strip().lower()
+        if name in ("auto", "gpu"):
+            return _preferred(name)
+        if name == "cpu":
+            return _cpu_device(len(_search()[0]), _cpu.simd_tier())
+        if name.startswith("cpu:"):
+            tier = _cpu.usable_tier(name.removeprefix("cpu:"), f"device {selector!r}")
+            return _cpu_device(len(_search()[0]), tier)
+        if name == "numpy":
+            return devices()[-1]
+        if not name.isdecimal():
+            return _adapter(name, f"device {selector!r}")
+        index = int(name)
+    elif isinstance(selector, bool):
+        raise TypeError(f"device must be a name, an index or a Device; got {selector!r}")
+    else:
+        try:
+            index = operator.index(selector)
+        except TypeError:
+            raise TypeError(f"device must be a name, an index or a Device; got {selector!r}") from None
+    known = devices()
+    if not 0 <= index < len(known):
+        raise DeviceError(f"device {selector!r}: there is no such index; {_listing()}")
+    return known[index]
+
+
+def _preferred(name: str) -> Device:
+    wanted = os.environ.get(ADAPTER_VARIABLE, "").strip()
+    if wanted:
+        return _adapter(wanted.lower(), f"{ADAPTER_VARIABLE}={wanted!r}")
+    found = sorted(_search()[0], key=lambda d: _PREFERENCE.index(d.type) if d.type in _PREFERENCE else 3)
+    if name == "auto":
+        found = [candidate for candidate in found if not candidate.software]
+        return found[0] if found else device("cpu")
+    if not found:
+        raise DeviceError(f"device 'gpu': no GPU adapter is usable; {_listing()}")
+    return found[0]
+
+
+def _adapter(wanted: str, source: str) -> Device:
+    """The adapter of an index, or the first whose name, backend or type contains ``wanted``."""
+    found = _search()[0]
+    if wanted.isdecimal():
+        matches = [candidate for candidate in found if candidate.index == int(wanted)]
+    else:
+        matches = [d for d in found if any(wanted in text.lower() for text in (d.name, d.backend, d.type))]
+    if not wanted or not matches:
+        raise DeviceError(f"{source} matches no GPU adapter; {_listing()}")
+    return matches[0]
+
+
+def _listing() -> str:
+    known = ", ".join(f"{d.index}: {d}" for d in devices())
+    return "; ".join((f"usable are {known}", *problems()))
+
+
+def backend_of(chosen: Device) -> Backend:
+    """The running backend of a device, made at its first use and shared.
+
+    Raises
+    ------
+    GpuError
+        When the adapter refuses to start.
+    NativeLibraryError
+        When the native library does not load.
+    """
+    with _lock:
+        backend = _backends.get(chosen)
+        if backend is None:
+            if chosen.kind == "gpu":
+                adapter = _search()[1].get(chosen.index)
+                if adapter is None or _search()[0][chosen.index] != chosen:
+                    raise DeviceError(f"{chosen} is not a device of this machine; {_listing()}")
+                backend = _gpu.GpuBackend(chosen, adapter)
+            elif chosen.kind == "cpu":
+                backend = _cpu.NativeBackend(chosen, _cpu.usable_tier(chosen.tier, "tier"))
+            else:
+                backend = OracleBackend(chosen)
+            _backends[chosen] = backend
+        return backend

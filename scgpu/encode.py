@@ -1,0 +1,157 @@
+"""encode: numbers become Bernoulli bitstreams (stochastic number generation)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scgpu import arguments
+from scgpu.arguments import Polarity
+from scgpu.backend import Step
+from scgpu.bitstream import Bitstream
+from scgpu.devices import Device, backend_of
+from scgpu.devices import device as choose_device
+from scgpu.errors import TooLargeError
+
+PURPOSES = {"input": 0, "weight": 1, "select": 2, "noise": 3, "initial": 4}
+Purpose = Literal["input", "weight", "select", "noise", "initial"]
+
+
+def thresholds_of(values: NDArray[np.float64], polarity: Polarity, resolution: int = 32) -> NDArray[np.uint32]:
+    """Comparator thresholds of values in range (contract, section 3).
+
+    T = min(floor(p * 2**R + 0.5) * 2**(32 - R), 2**32 - 1) with p the value, or
+    (value + 1) / 2 for bipolar ones; R is the resolution of the comparator in bits.
+    """
+    p = (values + 1.0) / 2.0 if polarity == "bipolar" else values
+    steps = np.floor(p * 2.0**resolution + 0.5) * 2.0 ** (32 - resolution)
+    return np.minimum(steps, 2.0**32 - 1).astype("<u4")
+
+
+def domain_of(purpose: str, tensor_id: int) -> int:
+    """Counter word c3: what the random numbers are for, and in which tensor."""
+    return PURPOSES[purpose] << 24 | tensor_id
+
+
+def encode_step(
+    thresholds: Any,
+    words: Any,
+    *,
+    sample_count: int,
+    stream_count: int,
+    length: int,
+    seed: int,
+    first_sample: int,
+    domain: int,
+    threshold_offset: int = 0,
+) -> Step:
+    """The kernel call that turns thresholds of (sample, stream) into words of (sample, stream, word)."""
+    word_count = -(-length // 64)
+    params = {
+        "sample_count": sample_count,
+        "stream_count": stream_count,
+        "word_count": word_count,
+        "tail_bits": length - 64 * (word_count - 1),
+        "first_sample": first_sample,
+        "threshold_offset": threshold_offset,
+        "domain": domain,
+        "key_lo": seed & 0xFFFF_FFFF,
+        "key_hi": seed >> 32,
+    }
+    return Step("encode", params, (thresholds, words))
+
+
+def encode(
+    p: ArrayLike,
+    length: int = 1024,
+    seed: int = 0,
+    *,
+    polarity: Polarity = "unipolar",
+    resolution: int = 32,
+    first_sample: int = 0,
+    purpose: Purpose = "input",
+    tensor_id: int = 0,
+    device: str | int | Device = "auto",
+) -> Bitstream:
+    """Encode numbers as Bernoulli bitstreams.
+
+    Bit t of stream i in sample b is 1 if and only if U < T, with T the threshold of
+    ``p[b, i]`` and U the 32-bit number that Philox4x32-10 gives for (seed, purpose,
+    tensor_id, first_sample + b, i, t): the same bits on every device, for any batch split.
+
+    Parameters
+    ----------
+    p : array_like, shape (n,) or (batch, n)
+        Numbers in [0, 1], or in [-1, 1] for bipolar streams.
+    length : int
+        Bits of each stream, 1 to 2**34 - 64.
+    seed : int
+        0 to 2**64 - 1.
+    polarity : {"unipolar", "bipolar"}
+        A stream's share of ones is p, or (p + 1) / 2.
+    resolution : int
+        Bits of the comparator, 1 to 32: p is rounded to a multiple of 2**-resolution.
+    first_sample : int
+        Sample index of row 0; row b of a batch equals the row encoded alone with
+        ``first_sample=b``.
+    purpose : {"input", "weight", "select", "noise", "initial"}
+        What the streams are for; streams of different purposes are independent.
+    tensor_id : int
+        0 to 2**24 - 1, the layer's index in a network; different ids are independent.
+    device : str, int or Device
+        See `scgpu.device`.
+
+    Returns
+    -------
+    Bitstream
+        Of shape (n,) or (batch, n), on the device.
+
+    Raises
+    ------
+    ValueError
+        A value out of range or not finite (the index is named), a wrong shape or option.
+    TypeError
+        Something that is not numbers.
+    TooLargeError
+        The streams do not fit the device's memory.
+
+    Examples
+    --------
+    >>> import scgpu
+    >>> scgpu.encode([0.0, 0.25, 1.0], length=4096, device="cpu").value().round(2).tolist()
+    [0.0, 0.25, 1.0]
+    """
+    polarity = arguments.polarity_of(polarity)
+    length = arguments.length_of(length)
+    seed = arguments.seed_of(seed)
+    resolution = arguments.integer("resolution", resolution, 1, 32)
+    tensor_id = arguments.integer("tensor_id", tensor_id, 0, 2**24 - 1)
+    arguments.choice("purpose", purpose, tuple(PURPOSES))
+    values = arguments.values("p", p, polarity)
+    if values.ndim not in (1, 2):
+        raise ValueError(f"p must have shape (n,) or (batch, n); got {values.shape}. Use p.reshape(-1) or p[None].")
+    shape = values.shape
+    sample_count, stream_count = values.reshape(-1, shape[-1]).shape if values.size else (0, 0)
+    first_sample = arguments.integer("first_sample", first_sample, 0, 2**32 - max(sample_count, 1))
+    if values.size > 2**32 - 1:
+        raise TooLargeError(f"p has {values.size:,} values; at most 2**32 - 1 streams fit one call: split the batch")
+    backend = backend_of(choose_device(device))
+    try:
+        words = backend.empty("u64", values.size * -(-length // 64))
+    except TooLargeError as error:
+        raise TooLargeError(f"p of shape {shape} at length={length} does not fit: {error}") from None
+    if values.size:
+        step = encode_step(
+            backend.upload(thresholds_of(values, polarity, resolution)),
+            words,
+            sample_count=sample_count,
+            stream_count=stream_count,
+            length=length,
+            seed=seed,
+            first_sample=first_sample,
+            domain=domain_of(purpose, tensor_id),
+        )
+        backend.execute([step])
+    return Bitstream(backend, words, shape, length, polarity)

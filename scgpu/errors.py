@@ -1,0 +1,23 @@
+"""Exceptions of scgpu. Bad arguments raise plain `ValueError` and `TypeError`."""
+
+from __future__ import annotations
+
+
+class ScgpuError(Exception):
+    """Base of the errors that are scgpu's own."""
+
+
+class DeviceError(ScgpuError, ValueError):
+    """A device selector, ``SC_GPU_ADAPTER`` or ``SCGPU_SIMD_TIER`` matches nothing usable."""
+
+
+class TooLargeError(ScgpuError, ValueError, MemoryError):
+    """A request needs more memory, or a larger count, than the device can hold."""
+
+
+class NativeLibraryError(ScgpuError, ImportError):
+    """The native library is missing, stale, or refused a call."""
+
+
+class GpuError(ScgpuError, RuntimeError):
+    """A GPU adapter failed while it worked."""

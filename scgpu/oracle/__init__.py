@@ -1,0 +1,42 @@
+"""The NumPy oracle: the bit contract written as plainly as NumPy allows.
+
+It is the definition that every other backend is compared with, so it shares no code with
+them and favours clarity over speed. One module per operation, each with one function of
+the operation's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from scgpu.backend import HostBackend, Step, check_step
+from scgpu.oracle.activation import activation
+from scgpu.oracle.bitwise import bitwise
+from scgpu.oracle.count import count
+from scgpu.oracle.dense import dense
+from scgpu.oracle.encode import encode
+from scgpu.oracle.philox import philox
+
+if TYPE_CHECKING:
+    from scgpu.devices import Device
+
+KERNELS: dict[str, Any] = {
+    kernel.__name__: kernel for kernel in (philox, encode, dense, count, bitwise, activation)
+}
+
+
+class OracleBackend(HostBackend):
+    """Runs steps with the oracle's functions."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
+        """Run steps one after the other."""
+        for step in steps:
+            check_step(step)
+            KERNELS[step.op](*step.buffers, **step.params)
+        return list(read)

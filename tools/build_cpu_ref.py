@@ -1,0 +1,140 @@
+"""Build the native library from ``cpu_ref/`` with the Zig compiler of PyPI's ``ziglang``.
+
+Every SIMD tier is the same source (``kernels.zig``) compiled to an object for one CPU
+level; ``main.zig`` links them behind one function per operation.
+
+Usage: python tools/build_cpu_ref.py [--target TARGET] [--output FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import gen_abi  # noqa: E402
+
+SOURCE = ROOT / "cpu_ref"
+
+# CPU level of each tier, slowest first. The model of v4 prefers 256-bit vectors; ours are 512.
+X86_64_TIERS = {
+    "x86_64_v2": "x86_64_v2",
+    "x86_64_v3": "x86_64_v3",
+    "x86_64_v4": "x86_64_v4-prefer_256_bit",
+    "x86_64_v4_vpopcntdq": "x86_64_v4-prefer_256_bit+avx512vpopcntdq",
+}
+OTHER_TIERS = {"baseline": "baseline"}
+
+ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
+SYSTEMS = {"linux": "linux-none", "darwin": "macos-none", "windows": "windows-gnu"}
+SUFFIXES = {"linux": ".so", "macos": ".dylib", "windows": ".dll"}
+
+
+class BuildError(Exception):
+    """The library cannot be built; the message says why."""
+
+
+def native_target() -> str:
+    """Zig's name for this machine."""
+    machine, system = platform.machine().lower(), platform.system().lower()
+    if machine not in ARCHITECTURES or system not in SYSTEMS:
+        raise BuildError(
+            f"no native library for {system} on {machine}; known are {sorted(SYSTEMS)} on {sorted(set(ARCHITECTURES))}"
+        )
+    return f"{ARCHITECTURES[machine]}-{SYSTEMS[system]}"
+
+
+def library_name(target: str) -> str:
+    """File name of the library for a target; `scgpu._cpu` looks for the same name."""
+    return "scgpu_cpu" + SUFFIXES[target.split("-")[1]]
+
+
+def _zig(*arguments: str, cwd: Path) -> None:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ziglang", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise BuildError(f"the Zig compiler does not start ({error}); run: pip install ziglang") from error
+    if done.returncode:
+        raise BuildError(f"zig {' '.join(arguments)} failed:\n{done.stderr or done.stdout}")
+
+
+def build(output: Path, target: str | None = None, mode: str = "fast") -> None:
+    """Compile the library to ``output``.
+
+    Parameters
+    ----------
+    output : Path
+        Library file to write.
+    target : str, optional
+        Zig target triple; this machine's own by default.
+    mode : {"fast", "safe", "debug"}
+        Zig optimisation mode.
+
+    Raises
+    ------
+    BuildError
+        When ``abi.zig`` is stale, the machine is unknown, or the compiler fails.
+    """
+    gen_abi.check()
+    target = target or native_target()
+    tiers = X86_64_TIERS if target.startswith("x86_64") else OTHER_TIERS
+    flags = ["-target", target, "-O", mode, "-fPIC", *(["-fstrip"] if mode == "fast" else [])]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch_name:
+        scratch = Path(scratch_name)
+        names = ", ".join(f'"{tier}"' for tier in tiers)
+        (scratch / "tiers.zig").write_text(f"pub const names = [_][:0]const u8{{ {names} }};\n")
+
+        def tier_object(tier: str) -> str:
+            (scratch / f"{tier}.zig").write_text(f'pub const name = "{tier}";\n')
+            flags_of_tier = [*flags, "-mcpu", tiers[tier], "-fno-compiler-rt"]
+            modules = ["--dep", "tier", f"-Mroot={SOURCE / 'kernels.zig'}", f"-Mtier={scratch / tier}.zig"]
+            _zig("build-obj", "--name", tier, *flags_of_tier, *modules, f"-femit-bin={scratch / tier}.o", cwd=scratch)
+            return str(scratch / f"{tier}.o")
+
+        with ThreadPoolExecutor() as pool:
+            objects = list(pool.map(tier_object, tiers))
+        modules = ["--dep", "tiers", f"-Mroot={SOURCE / 'main.zig'}", f"-Mtiers={scratch / 'tiers.zig'}"]
+        baseline = ["-mcpu", next(iter(tiers.values()))]
+        _zig(
+            "build-lib",
+            "-dynamic",
+            "--name",
+            "scgpu_cpu",
+            *flags,
+            *baseline,
+            *modules,
+            *objects,
+            f"-femit-bin={scratch / library_name(target)}",
+            cwd=scratch,
+        )
+        output.write_bytes((scratch / library_name(target)).read_bytes())
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--target", help="Zig target triple (default: this machine)")
+    parser.add_argument("--output", type=Path, help="library file to write (default: in scgpu/)")
+    parser.add_argument("--mode", choices=("fast", "safe", "debug"), default="fast")
+    arguments = parser.parse_args()
+    try:
+        target = arguments.target or native_target()
+        output = arguments.output or ROOT / "scgpu" / library_name(target)
+        build(output.resolve(), target, arguments.mode)
+    except BuildError as error:
+        raise SystemExit(f"build_cpu_ref: {error}") from error
+    print(output)
+
+
+if __name__ == "__main__":
+    main()
