@@ -94,9 +94,3 @@ def words32(name: str, value: ArrayLike, components: int) -> NDArray[np.uint32]:
         raise ValueError(f"{name} must lie in [0, 2**32 - 1]; got {array[index]} at index {index}")
     return array.astype("<u4")
 
-
-def rows(name: str, array: NDArray[Any], width: int, what: str) -> NDArray[Any]:
-    """The array as (batch, width); it may be one row or a batch of them."""
-    if array.ndim not in (1, 2) or array.shape[-1] != width:
-        raise ValueError(f"{name} must have shape ({width},) or (batch, {width}), {what}; got {array.shape}")
-    return array.reshape(-1, width)

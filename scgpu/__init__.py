@@ -1,0 +1,38 @@
+"""scgpu: GPU-native stochastic computing for Python, the same bits on every backend.
+
+A number becomes a stream of random bits, multiplication becomes AND, addition becomes
+counting. `encode` makes streams, `DenseLayer` and `Network` multiply and add them, on any
+GPU (WGSL through wgpu), any CPU (Zig SIMD), or NumPy, which defines the bits.
+"""
+
+from scgpu._cpu import simd_tier, simd_tiers
+from scgpu._version import __version__
+from scgpu.activation import Activation
+from scgpu.bitstream import Bitstream
+from scgpu.dense import DenseLayer
+from scgpu.devices import Device, device, devices, problems
+from scgpu.encode import encode
+from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.network import Network
+from scgpu.philox import philox4x32
+
+__all__ = [
+    "Activation",
+    "Bitstream",
+    "DenseLayer",
+    "Device",
+    "DeviceError",
+    "GpuError",
+    "NativeLibraryError",
+    "Network",
+    "ScgpuError",
+    "TooLargeError",
+    "__version__",
+    "device",
+    "devices",
+    "encode",
+    "philox4x32",
+    "problems",
+    "simd_tier",
+    "simd_tiers",
+]

@@ -1,0 +1,254 @@
+"""dense: a layer of stochastic products, accumulated exactly by counting."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scgpu import arguments
+from scgpu.arguments import Polarity
+from scgpu.bitstream import Bitstream
+from scgpu.devices import Device
+from scgpu.devices import device as choose_device
+from scgpu.encode import domain_of, encode
+from scgpu.errors import TooLargeError
+from scgpu.philox import philox4x32
+from scgpu.pipeline import dense_steps, stack_counts
+
+DRAWS_AT_ONCE = 1 << 20
+
+
+def initial_weights(
+    n_inputs: int, n_neurons: int, seed: int, polarity: Polarity, tensor_id: int, device: Device
+) -> NDArray[np.float64]:
+    """Uniform weights from the contract's generator, purpose 4 (initial values).
+
+    Weight (n, i) comes from component 0 of the Philox block with counter
+    (0, n * n_inputs + i, 0, 4 << 24 | tensor_id): u / 2**32, for bipolar layers 2 u / 2**32 - 1.
+    """
+    total = n_neurons * n_inputs
+    flat = np.empty(total)
+    key = [seed & 0xFFFF_FFFF, seed >> 32]
+    for begin in range(0, total, DRAWS_AT_ONCE):
+        end = min(begin + DRAWS_AT_ONCE, total)
+        counter = np.zeros((end - begin, 4), np.uint32)
+        counter[:, 1] = np.arange(begin, end, dtype=np.uint64)
+        counter[:, 3] = domain_of("initial", tensor_id)
+        flat[begin:end] = philox4x32(counter, key, device=device)[:, 0]
+    unit = flat.reshape(n_neurons, n_inputs) / 2.0**32
+    return 2.0 * unit - 1.0 if polarity == "bipolar" else unit
+
+
+class DenseLayer:
+    """A dense layer of bitstreams with its weight streams on the device.
+
+    counts[s, n] = sum over i of popcount(W[n, i] AND X[s, i]) for unipolar streams,
+    popcount(XNOR) for bipolar ones: exact, the same on every device.
+
+    Parameters
+    ----------
+    n_inputs, n_neurons : int
+        Size; ``n_inputs * length`` is at most 2**32 - 1 and ``n_inputs * n_neurons`` 2**32 - 1.
+    length : int
+        Bits of each stream.
+    seed : int
+        Seed of the weight streams, and of the weights where none are given.
+    weights : array_like, shape (n_neurons, n_inputs), optional
+        In [0, 1], or [-1, 1] for bipolar layers. Default: uniform, drawn from the seed.
+    polarity : {"unipolar", "bipolar"}
+        What a stream stands for.
+    max_batch : int
+        Samples that are encoded together; larger batches go through in pieces.
+    tensor_id : int
+        0 for a single layer; its index in a network.
+    device : str, int or Device
+        See `scgpu.device`.
+
+    Raises
+    ------
+    ValueError
+        A size, seed or weight out of range.
+    TypeError
+        Weights that are not numbers.
+    TooLargeError
+        A count that could pass 2**32 - 1, or weight streams that do not fit the device.
+
+    Examples
+    --------
+    >>> import scgpu
+    >>> layer = scgpu.DenseLayer(2, 1, length=65536, weights=[[0.5, 0.25]], device="cpu")
+    >>> layer.forward([0.5, 1.0]).round(2).tolist()
+    [0.5]
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_neurons: int,
+        length: int = 1024,
+        seed: int = 24301,
+        *,
+        weights: ArrayLike | None = None,
+        polarity: Polarity = "unipolar",
+        max_batch: int = 256,
+        tensor_id: int = 0,
+        device: str | int | Device = "auto",
+    ) -> None:
+        self.n_inputs = arguments.integer("n_inputs", n_inputs, 1, 2**32 - 1)
+        self.n_neurons = arguments.integer("n_neurons", n_neurons, 1, 2**32 - 1)
+        self.length = arguments.length_of(length)
+        self.seed = arguments.seed_of(seed)
+        self.polarity = arguments.polarity_of(polarity)
+        self.max_batch = arguments.integer("max_batch", max_batch, 1, 2**32 - 1)
+        self.tensor_id = arguments.integer("tensor_id", tensor_id, 0, 2**24 - 1)
+        if self.n_inputs * self.length > 2**32 - 1:
+            raise TooLargeError(
+                f"n_inputs={self.n_inputs} times length={self.length} is {self.n_inputs * self.length}: a count "
+                "could pass 2**32 - 1. Use a shorter length, or split the inputs over two layers and add their counts."
+            )
+        if self.n_inputs * self.n_neurons > 2**32 - 1:
+            raise TooLargeError(
+                f"n_inputs={self.n_inputs} times n_neurons={self.n_neurons} is more than the 2**32 - 1 streams of a "
+                "tensor. Split the neurons over several layers with different tensor_id."
+            )
+        self._device = choose_device(device)
+        if weights is None:
+            weights = initial_weights(
+                self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
+            )
+        self.weights = weights  # type: ignore[assignment]
+
+    @property
+    def device(self) -> Device:
+        """Where the layer runs."""
+        return self._device
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Weights, float64 (n_neurons, n_inputs), read-only: assign a whole new array to change them.
+
+        Assignment checks the array, then encodes and uploads it; a refused array changes nothing.
+        """
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: ArrayLike) -> None:
+        values = arguments.values("weights", weights, self.polarity)
+        if values.shape != (self.n_neurons, self.n_inputs):
+            raise ValueError(
+                f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; got {values.shape}"
+            )
+        try:
+            packed = encode(
+                values.reshape(-1),
+                self.length,
+                self.seed,
+                polarity=self.polarity,
+                purpose="weight",
+                tensor_id=self.tensor_id,
+                device=self._device,
+            )
+        except TooLargeError as error:
+            raise TooLargeError(
+                f"weight streams of n_inputs={self.n_inputs}, n_neurons={self.n_neurons}, length={self.length} "
+                f"do not fit: {error}"
+            ) from None
+        self._weights = values.copy()
+        self._weights.flags.writeable = False
+        self._packed = packed._reshaped(self.n_neurons, self.n_inputs)
+
+    @property
+    def packed_weights(self) -> Bitstream:
+        """Weight streams, shape (n_neurons, n_inputs), on the device."""
+        return self._packed
+
+    def counts(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.uint64]:
+        """Ones in the products of the encoded inputs with the weights, summed over the inputs.
+
+        Parameters
+        ----------
+        x : array_like, shape (n_inputs,) or (batch, n_inputs)
+            In [0, 1], or [-1, 1] for bipolar layers. Any batch size.
+        seed : int
+            Seed of the input streams.
+        first_sample : int
+            Sample index of row 0.
+
+        Returns
+        -------
+        ndarray of uint64, shape (n_neurons,) or (batch, n_neurons)
+            At most ``n_inputs * length``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `scgpu.encode`.
+        """
+        return stack_counts([self], [], x, seed, first_sample)
+
+    def forward(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.float64]:
+        """Values of the neurons: `counts` as numbers.
+
+        Unipolar counts / length, in [0, n_inputs]; bipolar 2 counts / length - n_inputs, in
+        [-n_inputs, n_inputs]. Parameters and errors as `counts`.
+        """
+        return self.values_of(self.counts(x, seed, first_sample))
+
+    def counts_prepacked(self, inputs: Bitstream) -> NDArray[np.uint64]:
+        """Counts for input streams that exist already.
+
+        Parameters
+        ----------
+        inputs : Bitstream, shape (n_inputs,) or (batch, n_inputs)
+            Of the layer's length and polarity. Copied to the layer's device if it lies elsewhere.
+
+        Returns
+        -------
+        ndarray of uint64, shape (n_neurons,) or (batch, n_neurons)
+
+        Raises
+        ------
+        ValueError
+            Wrong shape, length or polarity.
+        TypeError
+            Not a `Bitstream`.
+        """
+        if not isinstance(inputs, Bitstream):
+            raise TypeError(
+                f"inputs must be a Bitstream; got {type(inputs).__name__}. Use Bitstream.from_words for packed words, "
+                "or forward for numbers."
+            )
+        for name in ("length", "polarity"):
+            if getattr(inputs, name) != getattr(self, name):
+                raise ValueError(
+                    f"inputs must have the layer's {name} {getattr(self, name)!r}; got {getattr(inputs, name)!r}"
+                )
+        if len(inputs.shape) not in (1, 2) or inputs.shape[-1] != self.n_inputs:
+            raise ValueError(
+                f"inputs must have shape ({self.n_inputs},) or (batch, {self.n_inputs}); got {inputs.shape}"
+            )
+        *batch_shape, _ = inputs.shape
+        batch = batch_shape[0] if batch_shape else 1
+        if batch == 0:
+            return np.empty((0, self.n_neurons), np.uint64)
+        backend = self._packed._backend
+        counts = backend.empty("u32", batch * self.n_neurons)
+        steps = dense_steps(self, inputs.to(self._device)._buffer, counts, batch)
+        (out,) = backend.execute(steps, [counts])
+        return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
+
+    def forward_prepacked(self, inputs: Bitstream) -> NDArray[np.float64]:
+        """Values of the neurons for input streams that exist already; see `counts_prepacked`."""
+        return self.values_of(self.counts_prepacked(inputs))
+
+    def values_of(self, counts: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Counts as numbers: counts / length, bipolar 2 counts / length - n_inputs."""
+        if self.polarity == "bipolar":
+            return 2 * counts / self.length - self.n_inputs
+        return counts / self.length
+
+    def __repr__(self) -> str:
+        return (
+            f"DenseLayer({self.n_inputs}, {self.n_neurons}, length={self.length}, seed={self.seed}, "
+            f"polarity={self.polarity!r}, device={str(self.device)!r})"
+        )

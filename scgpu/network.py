@@ -1,0 +1,115 @@
+"""Network: a stack of dense layers whose activations never leave the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scgpu.activation import Activation
+from scgpu.dense import DenseLayer
+from scgpu.devices import Device
+from scgpu.pipeline import stack_counts
+
+
+class Network:
+    """A stack of dense layers.
+
+    Counts of one layer become thresholds of the next one's input streams in integers, on
+    the device, in one submission per call whatever the batch.
+
+    Parameters
+    ----------
+    layers : sequence of DenseLayer
+        Of one device and polarity, each with as many inputs as the one before has neurons;
+        lengths may differ. The network makes layers of its own from them, with their sizes,
+        seeds and weights, and the index in the network as tensor id (contract, section 2), so
+        that equal seeds do not mean equal streams. The given layers stay as they are.
+    activation : str, Activation or sequence of them
+        Between each layer and the next: ``"clip"``, ``"relu"``, or an `Activation` with a
+        scale. One for all, or one for each of the ``len(layers) - 1`` places.
+
+    Raises
+    ------
+    ValueError
+        No layers, or layers or activations that do not fit together.
+    TypeError
+        Something that is not a layer or an activation.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[DenseLayer],
+        activation: str | Activation | Sequence[str | Activation] = "clip",
+    ) -> None:
+        given = list(layers)
+        if not given:
+            raise ValueError("layers must hold at least one DenseLayer; got none")
+        for index, layer in enumerate(given):
+            if not isinstance(layer, DenseLayer):
+                raise TypeError(f"layers[{index}] must be a DenseLayer; got {type(layer).__name__}")
+        for index, (before, after) in enumerate(zip(given, given[1:], strict=False), 1):
+            if after.n_inputs != before.n_neurons:
+                raise ValueError(
+                    f"layers[{index}] must have the {before.n_neurons} inputs that layers[{index - 1}] has neurons; "
+                    f"got {after.n_inputs}"
+                )
+            for name in ("polarity", "device"):
+                if getattr(after, name) != getattr(before, name):
+                    raise ValueError(
+                        f"layers[{index}] must have the {name} of layers[{index - 1}], {getattr(before, name)}; "
+                        f"got {getattr(after, name)}"
+                    )
+        places = len(given) - 1
+        chosen = [activation] * places if isinstance(activation, (str, Activation)) else list(activation)
+        if len(chosen) != places:
+            raise ValueError(f"activation must be one, or one for each of the {places} places; got {len(chosen)}")
+        self.activations: list[Activation] = []
+        for index, (layer, item) in enumerate(zip(given, chosen, strict=False)):
+            if not isinstance(item, (str, Activation)):
+                raise TypeError(f"activation[{index}] must be a name or an Activation; got {type(item).__name__}")
+            made = Activation(item) if isinstance(item, str) else item  # type: ignore[arg-type]
+            made.integers(layer.n_inputs, layer.length, layer.polarity)  # refuses a scale that does not fit
+            self.activations.append(made)
+        self.layers: list[DenseLayer] = [
+            DenseLayer(
+                layer.n_inputs,
+                layer.n_neurons,
+                layer.length,
+                layer.seed,
+                weights=layer.weights,
+                polarity=layer.polarity,
+                max_batch=layer.max_batch,
+                tensor_id=index,
+                device=layer.device,
+            )
+            for index, layer in enumerate(given)
+        ]
+
+    @property
+    def device(self) -> Device:
+        """Where the network runs."""
+        return self.layers[0].device
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the first layer."""
+        return self.layers[0].n_inputs
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons of the last layer."""
+        return self.layers[-1].n_neurons
+
+    def counts(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.uint64]:
+        """Counts of the last layer; parameters, shape and errors as `DenseLayer.counts`."""
+        return stack_counts(self.layers, self.activations, x, seed, first_sample)
+
+    def forward(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.float64]:
+        """Values of the last layer; parameters, shape and errors as `DenseLayer.forward`."""
+        return self.layers[-1].values_of(self.counts(x, seed, first_sample))
+
+    def __repr__(self) -> str:
+        sizes = "-".join(str(n) for n in (self.n_inputs, *(layer.n_neurons for layer in self.layers)))
+        return f"Network({sizes}, device={str(self.device)!r})"

@@ -1,0 +1,123 @@
+"""The chain encode, dense, activation, encode, ... of one layer or a stack of them.
+
+Everything between the first thresholds and the last counts stays on the device, in one
+`Backend.execute` for the whole batch: on a GPU one submission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scgpu import arguments
+from scgpu._abi import PASS_WORDS
+from scgpu.activation import Activation, activation_step
+from scgpu.backend import Backend, Step
+from scgpu.encode import domain_of, encode_step, thresholds_of
+from scgpu.errors import TooLargeError
+
+if TYPE_CHECKING:
+    from scgpu.dense import DenseLayer
+
+
+def dense_steps(layer: DenseLayer, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+    """Kernel calls that count one layer's products, long rows in several passes."""
+    row_words = layer.n_inputs * -(-layer.length // 64)
+    bipolar = layer.polarity == "bipolar"
+    return [
+        Step(
+            "dense",
+            {
+                "sample_count": sample_count,
+                "neuron_count": layer.n_neurons,
+                "row_words": row_words,
+                "word_begin": begin,
+                "word_end": min(begin + PASS_WORDS, row_words),
+                "count_offset": count_offset,
+                "initial": layer.n_inputs * layer.length if bipolar else 0,
+                "accumulate": int(begin > 0),
+                "bipolar": int(bipolar),
+            },
+            (layer.packed_weights._buffer, inputs, counts),
+        )
+        for begin in range(0, row_words, PASS_WORDS)
+    ]
+
+
+def _piece(layers: Sequence[DenseLayer], backend: Backend) -> int:
+    """Samples that go through the layers together: what each layer allows and a buffer holds."""
+    piece = min(layer.max_batch for layer in layers)
+    for layer in layers:
+        sample_bytes = layer.n_inputs * -(-layer.length // 64) * 8
+        if sample_bytes > backend.largest_buffer:
+            raise TooLargeError(
+                f"one sample's input streams need {sample_bytes:,} bytes (n_inputs={layer.n_inputs}, "
+                f"length={layer.length}) and a buffer of {backend.device} holds {backend.largest_buffer:,}; "
+                "use a smaller length or device='cpu'"
+            )
+        piece = min(piece, backend.largest_buffer // sample_bytes)
+    return piece
+
+
+def stack_counts(
+    layers: Sequence[DenseLayer],
+    activations: Sequence[Activation],
+    x: ArrayLike,
+    seed: int,
+    first_sample: int,
+) -> NDArray[np.uint64]:
+    """Counts of the last layer, uint64 (n_neurons,) or (batch, n_neurons), as `DenseLayer.counts`.
+
+    Layer k encodes its inputs with tensor id ``layer.tensor_id``; ``activations[k]`` stands
+    between layers k and k + 1.
+    """
+    first, last = layers[0], layers[-1]
+    backend = first.packed_weights._backend
+    values = arguments.values("x", x, first.polarity)
+    seed = arguments.seed_of(seed)
+    if values.ndim not in (1, 2) or values.shape[-1] != first.n_inputs:
+        raise ValueError(f"x must have shape ({first.n_inputs},) or (batch, {first.n_inputs}); got {values.shape}")
+    *batch_shape, _ = values.shape
+    batch = batch_shape[0] if batch_shape else 1
+    first_sample = arguments.integer("first_sample", first_sample, 0, 2**32 - max(batch, 1))
+    if batch == 0:
+        return np.empty((0, last.n_neurons), np.uint64)
+    piece = min(_piece(layers, backend), batch)
+    first_thresholds = backend.upload(thresholds_of(values, first.polarity))
+    last_counts = backend.empty("u32", batch * last.n_neurons)
+    words = [backend.empty("u64", piece * layer.n_inputs * -(-layer.length // 64)) for layer in layers]
+    hidden = [
+        (backend.empty("u32", piece * layer.n_neurons), backend.empty("u32", piece * layer.n_neurons))
+        for layer in layers[:-1]
+    ]
+    steps: list[Step] = []
+    for begin in range(0, batch, piece):
+        sample_count = min(piece, batch - begin)
+        thresholds, threshold_offset = first_thresholds, begin * first.n_inputs
+        for index, layer in enumerate(layers):
+            steps.append(
+                encode_step(
+                    thresholds,
+                    words[index],
+                    sample_count=sample_count,
+                    stream_count=layer.n_inputs,
+                    length=layer.length,
+                    seed=seed,
+                    first_sample=first_sample + begin,
+                    domain=domain_of("input", layer.tensor_id),
+                    threshold_offset=threshold_offset,
+                )
+            )
+            if layer is last:
+                steps += dense_steps(layer, words[index], last_counts, sample_count, begin * last.n_neurons)
+            else:
+                counts, thresholds = hidden[index]
+                threshold_offset = 0
+                integers = activations[index].integers(layer.n_inputs, layer.length, layer.polarity)
+                steps += dense_steps(layer, words[index], counts, sample_count)
+                steps.append(activation_step(counts, thresholds, sample_count * layer.n_neurons, integers))
+    (counts,) = backend.execute(steps, [last_counts])
+    return counts.reshape(*batch_shape, last.n_neurons).astype(np.uint64)
