@@ -210,15 +210,19 @@ class GpuBackend:
                 "in the child, or start it with multiprocessing's 'spawn'"
             )
 
-    def empty(self, dtype: str, size: int) -> GpuBuffer:
-        """Make a buffer of unspecified content."""
-        self._check_process()
-        nbytes = max(size, 1) * DTYPES[dtype].itemsize
+    def require(self, nbytes: int) -> None:
+        """Refuse a buffer that is larger than the adapter can bind."""
         if nbytes > self.largest_buffer:
             raise TooLargeError(
                 f"{nbytes:,} bytes are needed in one buffer and {self.device} allows {self.largest_buffer:,}; "
                 "use a smaller batch, length or layer, or device='cpu'"
             )
+
+    def empty(self, dtype: str, size: int) -> GpuBuffer:
+        """Make a buffer of unspecified content."""
+        self._check_process()
+        nbytes = max(size, 1) * DTYPES[dtype].itemsize
+        self.require(nbytes)
         with self._lock, _translated("allocation"):
             self._collect()
             return GpuBuffer(self, self._storage.take(nbytes), dtype, size)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DTYPES: dict[str, np.dtype[Any]] = {"u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
 
+SMALL_BYTES = 1 << 26  # below this, asking the system for its free memory costs more than it tells
+
 
 class Buffer(Protocol):
     """Memory of one backend: a NumPy array on the host backends."""
@@ -46,6 +48,10 @@ class Backend(Protocol):
     device: Device
     largest_buffer: int
     """Bytes that one buffer may have."""
+
+    def require(self, nbytes: int) -> None:
+        """Raise `TooLargeError` when a buffer of so many bytes cannot be had."""
+        ...
 
     def empty(self, dtype: str, size: int) -> Any:
         """Make a buffer of unspecified content; `TooLargeError` when it does not fit."""
@@ -99,19 +105,22 @@ class HostBackend:
 
     largest_buffer: int = 1 << 62
 
-    def empty(self, dtype: str, size: int) -> NDArray[Any]:
-        """Make an array; memory that the machine does not have is refused before it is touched."""
-        element = DTYPES[dtype]
-        needed = size * element.itemsize
+    def require(self, nbytes: int) -> None:
+        """Refuse memory that the machine does not have before it is touched."""
         # Linux hands out more than it has and kills the process at the first touch.
-        if needed > (1 << 26) and needed > (free := free_memory()):
+        if nbytes > SMALL_BYTES and nbytes > (free := free_memory()):
             raise TooLargeError(
-                f"{needed:,} bytes are needed and {free:,} are free; use a smaller batch, length or layer"
+                f"{nbytes:,} bytes are needed and {free:,} are free; use a smaller batch, length or layer"
             )
+
+    def empty(self, dtype: str, size: int) -> NDArray[Any]:
+        """Make an array of unspecified content."""
+        nbytes = size * DTYPES[dtype].itemsize
+        self.require(nbytes)
         try:
-            return np.empty(size, element)
+            return np.empty(size, DTYPES[dtype])
         except (MemoryError, ValueError) as error:
-            raise TooLargeError(f"{needed:,} bytes are needed; use a smaller batch, length or layer") from error
+            raise TooLargeError(f"{nbytes:,} bytes are needed; use a smaller batch, length or layer") from error
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """Use the array itself, flattened."""

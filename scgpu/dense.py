@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.bitstream import Bitstream
-from scgpu.devices import Device
+from scgpu.devices import Device, backend_of
 from scgpu.devices import device as choose_device
 from scgpu.encode import domain_of, encode
 from scgpu.errors import TooLargeError
@@ -112,11 +112,22 @@ class DenseLayer:
                 "tensor. Split the neurons over several layers with different tensor_id."
             )
         self._device = choose_device(device)
+        self._require_weights()
         if weights is None:
             weights = initial_weights(
                 self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
             )
         self.weights = weights  # type: ignore[assignment]
+
+    def _require_weights(self) -> None:
+        """Refuse a layer that cannot fit before its weights are drawn."""
+        try:
+            backend_of(self._device).require(self.n_inputs * self.n_neurons * -(-self.length // 64) * 8)
+        except TooLargeError as error:
+            raise TooLargeError(
+                f"weight streams of n_inputs={self.n_inputs}, n_neurons={self.n_neurons}, length={self.length} "
+                f"do not fit: {error}"
+            ) from None
 
     @property
     def device(self) -> Device:
@@ -138,21 +149,15 @@ class DenseLayer:
             raise ValueError(
                 f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; got {values.shape}"
             )
-        try:
-            packed = encode(
-                values.reshape(-1),
-                self.length,
-                self.seed,
-                polarity=self.polarity,
-                purpose="weight",
-                tensor_id=self.tensor_id,
-                device=self._device,
-            )
-        except TooLargeError as error:
-            raise TooLargeError(
-                f"weight streams of n_inputs={self.n_inputs}, n_neurons={self.n_neurons}, length={self.length} "
-                f"do not fit: {error}"
-            ) from None
+        packed = encode(
+            values.reshape(-1),
+            self.length,
+            self.seed,
+            polarity=self.polarity,
+            purpose="weight",
+            tensor_id=self.tensor_id,
+            device=self._device,
+        )
         self._weights = values.copy()
         self._weights.flags.writeable = False
         self._packed = packed._reshaped(self.n_neurons, self.n_inputs)

@@ -9,6 +9,7 @@ Usage: python tools/build_cpu_ref.py [--target TARGET] [--output FILE]
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import subprocess
 import sys
@@ -33,7 +34,8 @@ X86_64_TIERS = {
 OTHER_TIERS = {"baseline": "baseline"}
 
 ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
-SYSTEMS = {"linux": "linux-none", "darwin": "macos-none", "windows": "windows-gnu"}
+# The wheel's platform tag (hatch_build.py) promises macOS 11; Zig's own default is the newest one but a few.
+SYSTEMS = {"linux": "linux-none", "darwin": "macos.11.0-none", "windows": "windows-gnu"}
 SUFFIXES = {"linux": ".so", "macos": ".dylib", "windows": ".dll"}
 
 
@@ -53,7 +55,7 @@ def native_target() -> str:
 
 def library_name(target: str) -> str:
     """File name of the library for a target; `scgpu._cpu` looks for the same name."""
-    return "scgpu_cpu" + SUFFIXES[target.split("-")[1]]
+    return "scgpu_cpu" + SUFFIXES[target.split("-")[1].split(".")[0]]
 
 
 def _zig(*arguments: str, cwd: Path) -> None:
@@ -84,7 +86,12 @@ def build(output: Path, target: str | None = None, mode: str = "fast") -> None:
     BuildError
         When ``abi.zig`` is stale, the machine is unknown, or the compiler fails.
     """
-    gen_abi.check()
+    try:
+        gen_abi.check()
+    except SystemExit as error:
+        raise BuildError(str(error)) from error
+    if importlib.util.find_spec("ziglang") is None:
+        raise BuildError(f"the Zig compiler is missing in {sys.executable}; run: pip install ziglang==0.17.1")
     target = target or native_target()
     tiers = X86_64_TIERS if target.startswith("x86_64") else OTHER_TIERS
     flags = ["-target", target, "-O", mode, "-fPIC", *(["-fstrip"] if mode == "fast" else [])]

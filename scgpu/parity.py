@@ -1,0 +1,276 @@
+"""parity: every operation on every device of this machine against the NumPy oracle.
+
+A case is data: an operation, its parameters and its input arrays. Output buffers start
+filled with a sentinel and are longer than the kernel may write, so a word that was not
+written, or written past the end, differs like any wrong bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgpu import _cpu, arguments
+from scgpu._abi import OPS
+from scgpu.backend import DTYPES, Backend, Step
+from scgpu.devices import Device, backend_of, device, devices
+from scgpu.errors import NativeLibraryError, ScgpuError
+
+SENTINEL = 0xCACACACACACACACA
+GUARD = 67  # elements after each output that no kernel may touch
+
+LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 500, 1000, 1024, 2111)
+THRESHOLDS = (0, 1, 2, 0x7FFF_FFFF, 0x8000_0000, 0x8000_0001, 0xFFFF_FFFE, 0xFFFF_FFFF)
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kernel call to compare: buffers in the operation's order, inputs and pre-filled outputs."""
+
+    op: str
+    params: dict[str, int]
+    buffers: Arrays = field(repr=False)
+
+    def run(self, backend: Backend) -> list[NDArray[Any]]:
+        """Every buffer after the call, guards included."""
+        buffers = tuple(backend.upload(array.copy()) for array in self.buffers)
+        return backend.execute([Step(self.op, self.params, buffers)], buffers)
+
+
+def wrong_words(case: Case, got: Sequence[NDArray[Any]], oracle: Backend) -> int:
+    """Elements that differ from the oracle's, inputs and guards included."""
+    return sum(int((a != b).sum()) for a, b in zip(got, case.run(oracle), strict=True))
+
+
+def make_case(op: str, params: dict[str, int], inputs: dict[str, NDArray[Any]]) -> Case:
+    """A case from its inputs; outputs get the sentinel and a guard, ``inout`` ones the guard."""
+    buffers = []
+    for buffer in OPS[op].buffers:
+        size = buffer.elements(params)
+        guard = np.full(GUARD, SENTINEL & (2 ** (8 * DTYPES[buffer.dtype].itemsize) - 1), DTYPES[buffer.dtype])
+        if buffer.access == "out":
+            buffers.append(np.resize(guard, size + GUARD))
+        else:
+            given = inputs[buffer.name].astype(DTYPES[buffer.dtype]).reshape(-1)
+            buffers.append(np.concatenate([given, guard]) if buffer.access == "inout" else given)
+    return Case(op, params, tuple(buffers))
+
+
+Rng = np.random.Generator
+
+
+def _u32(rng: Rng, size: int) -> NDArray[np.uint32]:
+    return rng.integers(0, 2**32, size, dtype=np.uint32)
+
+
+def _length(rng: Rng) -> tuple[int, int]:
+    """Words of a stream and bits in its last one."""
+    length = int(rng.choice(LENGTHS))
+    word_count = -(-length // 64)
+    return word_count, length - 64 * (word_count - 1)
+
+
+def _streams(rng: Rng, streams: int, word_count: int, tail_bits: int) -> NDArray[np.uint64]:
+    words = rng.integers(0, 2**64, (streams, word_count), dtype=np.uint64)
+    words[:, -1] &= np.uint64((1 << tail_bits) - 1)
+    return words
+
+
+def _philox(rng: Rng) -> Case:
+    blocks = int(rng.integers(1, 300))
+    counters, keys = _u32(rng, 4 * blocks), _u32(rng, 2 * blocks)
+    counters[:4], keys[:2] = (0, 0xFFFF_FFFF, 1, 0), (0xFFFF_FFFF, 0)
+    params = {"block_count": blocks, "rounds": int(rng.choice((1, 7, 10, 16)))}
+    return make_case("philox", params, {"counters": counters, "keys": keys})
+
+
+def _encode(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    samples, streams, offset = (int(rng.integers(1, high)) for high in (5, 13, 40))
+    thresholds = np.where(
+        rng.random(offset + samples * streams) < 0.5,
+        rng.choice(np.array(THRESHOLDS, np.uint32), offset + samples * streams),
+        _u32(rng, offset + samples * streams) & np.uint32(0xFFFF_FFFF << int(rng.integers(0, 32)) & 0xFFFF_FFFF),
+    )
+    params = {
+        "sample_count": samples,
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        "first_sample": int(rng.choice((0, 5, 2**32 - samples))),
+        "threshold_offset": offset,
+        "domain": int(_u32(rng, 1)[0]),
+        "key_lo": int(_u32(rng, 1)[0]),
+        "key_hi": int(_u32(rng, 1)[0]),
+    }
+    return make_case("encode", params, {"thresholds": thresholds})
+
+
+def _dense(rng: Rng) -> Case:
+    samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 4, 7, 33)))
+    row_words = int(rng.choice((1, 2, 7, 16, 63, 64, 65, 200, 1000)))
+    offset = int(rng.integers(0, 9))
+    begin, end = sorted(int(i) for i in rng.integers(0, row_words + 1, 2))
+    if rng.random() < 0.5:
+        begin, end = 0, row_words
+    params = {
+        "sample_count": samples,
+        "neuron_count": neurons,
+        "row_words": row_words,
+        "word_begin": begin,
+        "word_end": end,
+        "count_offset": offset,
+        "initial": int(rng.choice((0, 64 * row_words, 0xFFFF_FFFF))),
+        "accumulate": int(rng.integers(2)),
+        "bipolar": int(rng.integers(2)),
+    }
+    inputs = {
+        "weights": rng.integers(0, 2**64, neurons * row_words, dtype=np.uint64),
+        "inputs": rng.integers(0, 2**64, samples * row_words, dtype=np.uint64),
+        "counts": _u32(rng, offset + samples * neurons),
+    }
+    return make_case("dense", params, inputs)
+
+
+def _count(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    streams, segment_words = int(rng.integers(1, 40)), int(rng.integers(1, word_count + 1))
+    params = {
+        "stream_count": streams,
+        "word_count": word_count,
+        "segment_words": segment_words,
+        "segment_count": -(-word_count // segment_words),
+    }
+    return make_case("count", params, {"words": _streams(rng, streams, word_count, tail_bits)})
+
+
+def _bitwise(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    streams = int(rng.integers(1, 40))
+    params = {
+        "operation": int(rng.integers(4)),
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+    }
+    inputs = {name: _streams(rng, streams, word_count, tail_bits) for name in ("left", "right")}
+    return make_case("bitwise", params, inputs)
+
+
+def _activation(rng: Rng) -> Case:
+    elements = int(rng.integers(1, 300))
+    full_scale = int(rng.choice((1, 2, 3, 1000, 0x8000_0000, 0xFFFF_FFFF, int(_u32(rng, 1)[0]) | 1)))
+    offset = int(rng.choice((0, 1, full_scale // 2)))
+    counts = rng.integers(0, min(2 * full_scale, 2**32 - 1), elements, dtype=np.uint32, endpoint=True)
+    params = {
+        "element_count": elements,
+        "offset": offset,
+        "full_scale": full_scale,
+        "floor": int(rng.choice((0, 1 << 31))),
+    }
+    return make_case("activation", params, {"counts": counts})
+
+
+MAKERS: dict[str, Callable[[Rng], Case]] = {
+    "philox": _philox,
+    "encode": _encode,
+    "dense": _dense,
+    "count": _count,
+    "bitwise": _bitwise,
+    "activation": _activation,
+}
+
+
+def cases(op: str, number: int, seed: int) -> Iterator[Case]:
+    """``number`` random cases of an operation, the same ones for the same seed."""
+    for index in range(number):
+        yield MAKERS[op](np.random.default_rng([seed, list(OPS).index(op), index]))
+
+
+def all_devices() -> list[Device]:
+    """Every device but the oracle, ``cpu`` once for each usable SIMD tier."""
+    found = [known for known in devices() if known.kind == "gpu"]
+    try:
+        found += [device(f"cpu:{tier}") for tier in _cpu.simd_tiers()]
+    except NativeLibraryError:
+        pass  # devices() leaves it out too; `scgpu info` says why
+    return found
+
+
+@dataclass
+class Row:
+    """What one device did: cases and cases with a wrong bit, by operation."""
+
+    device: str
+    cases: dict[str, int] = field(default_factory=dict)
+    wrong: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+
+
+def compare(chosen: Device, number: int, seed: int, progress: Callable[[str], None]) -> Row:
+    """Run ``number`` cases of each operation on a device against the oracle."""
+    row = Row(str(chosen))
+    oracle = backend_of(device("numpy"))
+    try:
+        backend = backend_of(chosen)
+        for op in OPS:
+            progress(f"{chosen}: {op}")
+            row.cases[op] = row.wrong[op] = 0
+            for case in cases(op, number, seed):
+                row.cases[op] += 1
+                row.wrong[op] += wrong_words(case, case.run(backend), oracle) > 0
+    except ScgpuError as error:
+        row.error = f"{type(error).__name__}: {error}"
+    return row
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``scgpu parity``."""
+    parser.add_argument("--device", help="only this device (default: every adapter and every SIMD tier)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random cases (default: 0)")
+    parser.add_argument("--cases", type=int, default=50, help="cases for each operation and device (default: 50)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """``scgpu parity``: 0 when every device gave the oracle's bits, 1 when one did not."""
+    number = arguments.integer("--cases", options.cases, 1, 1_000_000)
+    seed = arguments.integer("--seed", options.seed, 0, 2**64 - 1)
+    chosen = [device(options.device)] if options.device else all_devices()
+    interactive = sys.stderr.isatty()
+
+    def progress(text: str) -> None:
+        if interactive:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    rows = [compare(one, number, seed, progress) for one in chosen]
+    progress("")
+    total = sum(sum(row.cases.values()) for row in rows)
+    wrong = sum(sum(row.wrong.values()) for row in rows)
+    failed = wrong > 0 or total == 0 or any(row.error for row in rows)
+    if options.json:
+        print(json.dumps({"cases": total, "wrong": wrong, "devices": [asdict(row) for row in rows]}, indent=2))
+        return int(failed)
+    width = max((len(row.device) for row in rows), default=6)
+    print(f"{'device':<{width}}" + "".join(f"{op:>12}" for op in OPS))
+    for row in rows:
+        cells = []
+        for op in OPS:
+            done, bad = row.cases.get(op, 0), row.wrong.get(op, 0)
+            cells.append("not run" if not done else f"{bad} WRONG" if bad else f"{done} ok")
+        print(f"{row.device:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
+        if row.error:
+            print(f"  {row.error}")
+    if not any(one.kind == "gpu" for one in chosen):
+        print("no GPU adapter was compared; `scgpu info` says what is missing")
+    print(f"{total} cases against the oracle (seed {seed}): {wrong} with a wrong bit")
+    return int(failed)

@@ -1,0 +1,100 @@
+"""Bitstream: words in and out, devices, equality, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scgpu
+from scgpu.devices import backend_of
+
+
+def test_from_words_round_trip(chosen: scgpu.Device) -> None:
+    words = np.random.default_rng(0).integers(0, 2**64, (3, 2, 4), dtype=np.uint64)
+    words[..., -1] >>= np.uint64(64 - 8)
+    streams = scgpu.Bitstream.from_words(words, 200, device=chosen)
+    assert streams.shape == (3, 2) and streams.length == 200 and streams.device == chosen
+    assert np.array_equal(streams.words, words) and streams.words.dtype == np.uint64
+    bits = streams.bits()
+    for t in (0, 63, 64, 199):
+        assert np.array_equal(bits[..., t], words[..., t // 64] >> np.uint64(t % 64) & np.uint64(1))
+
+
+def test_from_words_reads_any_layout(chosen: scgpu.Device) -> None:
+    base = np.random.default_rng(0).integers(0, 2**64, (6, 8), dtype=np.uint64)
+    part = base[::2, ::4]
+    big_endian = part.astype(">u8")
+    for words in (part, np.asfortranarray(part), big_endian):
+        words.flags.writeable = False
+        assert np.array_equal(scgpu.Bitstream.from_words(words, 128, device=chosen).words, part)
+
+
+def test_from_words_copies(chosen: scgpu.Device) -> None:
+    words = np.zeros((2, 1), np.uint64)
+    streams = scgpu.Bitstream.from_words(words, 64, device=chosen)
+    words[:] = 1
+    assert not streams.words.any()
+    with pytest.raises(ValueError, match="read-only"):
+        streams.words[0, 0] = 1
+    assert not streams.words.any()
+
+
+def test_stays_on_its_device(chosen: scgpu.Device) -> None:
+    streams = scgpu.encode([0.2, 0.9], 300, device=chosen)
+    assert streams.to(chosen) is streams
+    for other in scgpu.devices():
+        moved = streams.to(other)
+        assert moved.device == other and moved == streams and moved.to(chosen) == streams
+
+
+def test_equality() -> None:
+    a = scgpu.encode([0.5, 0.25], 100, device="cpu")
+    assert a == scgpu.encode([0.5, 0.25], 100, device="numpy")
+    assert a != scgpu.encode([0.5, 0.25], 100, 1, device="cpu")
+    assert a != scgpu.encode([0.5, 0.25], 101, device="cpu")
+    assert a != scgpu.Bitstream.from_words(a.words, 100, polarity="bipolar", device="cpu")
+    assert a != scgpu.encode([[0.5, 0.25]], 100, device="cpu")
+    assert a != 3
+    assert "Bitstream(shape=(2,), length=100" in repr(a)
+
+
+def test_value(chosen: scgpu.Device) -> None:
+    words = np.array([[0b1011], [0]], np.uint64)
+    assert scgpu.Bitstream.from_words(words, 4, device=chosen).value().tolist() == [0.75, 0.0]
+    assert scgpu.Bitstream.from_words(words, 4, polarity="bipolar", device=chosen).value().tolist() == [0.5, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("words", "length", "options", "error", "message"),
+    [
+        (np.array([1 << 20], np.uint64), 20, {}, ValueError, r"ones past length=20 in stream \(\); clear"),
+        (np.array([[0], [1 << 63]], np.uint64), 63, {}, ValueError, r"in stream \(1,\)"),
+        (np.zeros((2, 2), np.uint64), 64, {}, ValueError, r"words must have shape \(\.\.\., 1\) for length=64; got \(2, 2\)"),
+        (np.zeros(2, np.int64), 128, {}, TypeError, "words must be an ndarray of uint64; got dtype int64"),
+        (np.zeros(4, np.uint32), 128, {}, TypeError, "words must be uint64; got uint32"),
+        ([0, 1], 128, {}, TypeError, "words must be an ndarray of uint64; got list"),
+        (np.uint64(3), 64, {}, TypeError, "words must be an ndarray"),
+        (np.array(3, np.uint64), 64, {}, ValueError, "words must have shape"),
+        (np.zeros(1, np.uint64), 0, {}, ValueError, "length must be from 1"),
+        (np.zeros(1, np.uint64), 64, {"polarity": "up"}, ValueError, "polarity must be one of"),
+        (np.ma.zeros(1, np.uint64), 64, {}, TypeError, "words must be"),
+    ],
+)
+def test_from_words_rejects(
+    words: Any, length: int, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        scgpu.Bitstream.from_words(words, length, device="cpu", **options)
+
+
+def test_pooled_memory_is_not_shared_between_streams(gpu: scgpu.Device) -> None:
+    # buffers return to the pool when streams die; live ones must keep their bits
+    kept = [scgpu.encode([i / 20], 500, i, device=gpu) for i in range(20)]
+    for i in range(100):
+        scgpu.encode([0.5], 500, i, device=gpu)
+    for i, streams in enumerate(kept):
+        assert streams == scgpu.encode([i / 20], 500, i, device="numpy")
+    backend: Any = backend_of(gpu)
+    assert len(backend._storage._idle.get(256, [])) < 50

@@ -1,0 +1,62 @@
+"""count: golden popcounts, parity, long streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import assert_parity
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scgpu
+from scgpu._abi import PASS_WORDS
+from scgpu.backend import Backend
+
+
+def test_count_matches_golden(chosen: scgpu.Device, golden: dict[str, Any]) -> None:
+    cases = [case for name, case in golden["pack"].items() if name.startswith("b") and "popcount" in case]
+    assert len(cases) > 5
+    for case in cases:
+        if case["bits"].size:
+            streams = scgpu.Bitstream.from_words(case["packed"], case["bits"].size, device=chosen)
+            assert streams.count() == case["popcount"]
+            assert np.array_equal(streams.bits(), case["bits"])
+
+
+def test_count_parity(chosen: scgpu.Device, oracle: Backend) -> None:
+    assert_parity("count", chosen, oracle)
+
+
+@given(st.data(), st.integers(0, 70), st.sampled_from((1, 63, 64, 65, 4160)))
+def test_count_equals_python(chosen: scgpu.Device, data: st.DataObject, streams: int, length: int) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    bits = rng.random((streams, length)) < rng.random()
+    padded = np.zeros((streams, -(-length // 64) * 64), np.uint8)
+    padded[:, :length] = bits
+    words = np.packbits(padded, axis=1, bitorder="little").view(np.uint64)
+    made = scgpu.Bitstream.from_words(words, length, device=chosen)
+    assert np.array_equal(made.count(), bits.sum(axis=1))
+    assert made.count().dtype == np.uint64
+    assert np.array_equal(made.bits(), bits)
+
+
+def test_count_past_65535_workgroups(chosen: scgpu.Device) -> None:
+    words = np.random.default_rng(3).integers(0, 2**64, (70_000, 1), dtype=np.uint64)
+    counts = scgpu.Bitstream.from_words(words, 64, device=chosen).count()
+    assert np.array_equal(counts, np.bitwise_count(words[:, 0]))
+
+
+def test_count_of_streams_longer_than_a_segment(chosen: scgpu.Device) -> None:
+    words = np.random.default_rng(3).integers(0, 2**64, (3, 2 * PASS_WORDS + 5), dtype=np.uint64)
+    counts = scgpu.Bitstream.from_words(words, 64 * words.shape[1], device=chosen).count()
+    assert np.array_equal(counts, np.bitwise_count(words).sum(axis=1))
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3, 4)])
+def test_count_shapes(shape: tuple[int, ...], chosen: scgpu.Device) -> None:
+    words = np.full((*shape, 2), 3, np.uint64)
+    streams = scgpu.Bitstream.from_words(words, 100, polarity="bipolar", device=chosen)
+    assert np.array_equal(streams.count(), np.full(shape, 4))
+    assert np.array_equal(streams.value(), np.full(shape, 2 * 4 / 100 - 1))

@@ -1,0 +1,301 @@
+"""dense: vectors, golden cases, parity, long rows, batches, the layer's life, refusals."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import make_vectors
+import numpy as np
+import pytest
+from conftest import assert_parity
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scgpu
+from scgpu._abi import PASS_WORDS
+from scgpu.backend import Backend, Step
+from scgpu.devices import backend_of
+
+
+@pytest.mark.parametrize("name", make_vectors.DENSE)
+def test_dense_matches_vectors(name: str, chosen: scgpu.Device, vectors: dict[str, Any]) -> None:
+    n_inputs, n_neurons, batch, options = make_vectors.DENSE[name]
+    layer = scgpu.DenseLayer(n_inputs, n_neurons, device=chosen, **options)
+    x = make_vectors.inputs((batch, n_inputs), layer.polarity)
+    assert np.array_equal(layer.weights, vectors[f"dense/{name}/weights"])
+    assert np.array_equal(layer.packed_weights.words, vectors[f"dense/{name}/packed_weights"])
+    assert np.array_equal(layer.counts(x, seed=5, first_sample=2), vectors[f"dense/{name}/counts"])
+    assert np.array_equal(layer.forward(x, seed=5, first_sample=2), vectors[f"dense/{name}/values"])
+
+
+def test_dense_matches_golden_counts(chosen: scgpu.Device, golden: dict[str, Any]) -> None:
+    backend = backend_of(chosen)
+    cases = [case for name, case in golden["dense"].items() if name.startswith("mac")]
+    assert len(cases) > 3
+    for case in cases:
+        neurons, *row = case["weights"].shape
+        row_words = int(np.prod(row))
+        params = {
+            "sample_count": 1,
+            "neuron_count": neurons,
+            "row_words": row_words,
+            "word_begin": 0,
+            "word_end": row_words,
+            "count_offset": 0,
+            "initial": 0,
+            "accumulate": 0,
+            "bipolar": 0,
+        }
+        counts = backend.empty("u32", neurons)
+        buffers = (backend.upload(case["weights"]), backend.upload(case["inputs"]), counts)
+        (out,) = backend.execute([Step("dense", params, buffers)], [counts])
+        assert np.array_equal(out, case["counts"])
+
+
+def test_dense_matches_golden_binary_layers(chosen: scgpu.Device, golden: dict[str, Any]) -> None:
+    cases = [case for name, case in golden["dense"].items() if name.startswith("w01_")]
+    assert len(cases) > 1
+    for case in cases:
+        neurons, inputs = case["weights01"].shape
+        length = int(case["length"])
+        layer = scgpu.DenseLayer(inputs, neurons, length, weights=case["weights01"], device=chosen)
+        # the reference multiplies by the reciprocal of the length
+        assert np.array_equal(layer.counts(case["x01"]) * (1.0 / length), case["out_x01"])
+
+
+def test_dense_is_the_definition() -> None:
+    for polarity in ("unipolar", "bipolar"):
+        layer = scgpu.DenseLayer(5, 3, 77, polarity=polarity, device="numpy")  # type: ignore[arg-type]
+        x = make_vectors.inputs((2, 5), polarity)
+        streams = scgpu.encode(x, 77, 42, polarity=polarity, device="numpy").bits()  # type: ignore[arg-type]
+        weights = layer.packed_weights.bits()
+        for s in range(2):
+            for n in range(3):
+                equal = weights[n] == streams[s]
+                products = equal if polarity == "bipolar" else weights[n] & streams[s]
+                assert layer.counts(x)[s, n] == int(products.sum())
+
+
+def test_dense_parity(chosen: scgpu.Device, oracle: Backend) -> None:
+    assert_parity("dense", chosen, oracle, number=60)
+
+
+@given(
+    n_inputs=st.integers(1, 40),
+    n_neurons=st.integers(1, 12),
+    length=st.sampled_from((1, 31, 32, 33, 63, 64, 65, 1000)) | st.integers(1, 300),
+    batch=st.integers(0, 9),
+    seed=st.integers(0, 2**64 - 1),
+    max_batch=st.integers(1, 5),
+    bipolar=st.booleans(),
+    data=st.data(),
+)
+def test_dense_equals_oracle(
+    chosen: scgpu.Device,
+    n_inputs: int,
+    n_neurons: int,
+    length: int,
+    batch: int,
+    seed: int,
+    max_batch: int,
+    bipolar: bool,
+    data: st.DataObject,
+) -> None:
+    p = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))).random((batch + n_neurons, n_inputs))
+    p[p < 0.1], p[p > 0.9] = 0.0, 1.0
+    values = 2 * p - 1 if bipolar else p
+    options: dict[str, Any] = {"polarity": "bipolar" if bipolar else "unipolar", "weights": values[batch:]}
+    layer = scgpu.DenseLayer(n_inputs, n_neurons, length, seed, max_batch=max_batch, device=chosen, **options)
+    oracle = scgpu.DenseLayer(n_inputs, n_neurons, length, seed, device="numpy", **options)
+    x = values[:batch]
+    counts = layer.counts(x, seed, first_sample=3)
+    assert counts.dtype == np.uint64 and counts.shape == (batch, n_neurons)
+    assert np.array_equal(counts, oracle.counts(x, seed, first_sample=3))
+    assert np.array_equal(layer.forward(x, seed), oracle.forward(x, seed))
+
+
+def test_dense_rows_longer_than_a_pass(chosen: scgpu.Device) -> None:
+    # llvmpipe ends an invocation after 65,535 loop trips: long rows go through in passes
+    n_inputs, length = 300, 65_536
+    assert n_inputs * length // 64 > 2 * PASS_WORDS
+    for polarity in ("unipolar", "bipolar"):
+        options: dict[str, Any] = {"polarity": polarity, "weights": np.full((5, n_inputs), 0.5)}
+        x = np.linspace(0, 1, 5 * n_inputs).reshape(5, n_inputs)
+        layer = scgpu.DenseLayer(n_inputs, 5, length, device=chosen, **options)
+        native = scgpu.DenseLayer(n_inputs, 5, length, device="cpu", **options)
+        assert np.array_equal(layer.counts(x), native.counts(x))
+        words = scgpu.encode(x, length, 42, polarity=polarity, device="cpu").words  # type: ignore[arg-type]
+        ones = np.bitwise_count(native.packed_weights.words[2] & words[3]).sum()
+        if polarity == "unipolar":
+            assert native.counts(x)[3, 2] == ones
+
+
+def test_dense_past_65535_workgroups(chosen: scgpu.Device) -> None:
+    weights = np.random.default_rng(4).random((70_000, 1))
+    layer = scgpu.DenseLayer(1, 70_000, 64, weights=weights, device=chosen)
+    oracle = scgpu.DenseLayer(1, 70_000, 64, weights=weights, device="numpy")
+    assert np.array_equal(layer.counts([[0.3], [0.9]]), oracle.counts([[0.3], [0.9]]))
+
+
+def test_dense_largest_count(chosen: scgpu.Device) -> None:
+    # n_inputs * length = 2**32 - 1 exactly is one count below the wrap; a part of it is run here
+    layer = scgpu.DenseLayer(3, 2, 2**22, weights=np.ones((2, 3)), device=chosen)
+    assert layer.counts(np.ones(3)).tolist() == [3 * 2**22] * 2
+    with pytest.raises(scgpu.TooLargeError, match=r"n_inputs=4 times length=1073741824 is 4294967296"):
+        scgpu.DenseLayer(4, 1, 2**30, device=chosen)
+
+
+def test_dense_batch_equals_single_samples(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 4, 100, max_batch=2, device=chosen)
+    x = np.random.default_rng(0).random((5, 6))
+    batch = layer.forward(x, seed=1, first_sample=10)
+    for row in range(5):
+        single = layer.forward(x[row], seed=1, first_sample=10 + row)
+        assert single.shape == (4,) and np.array_equal(single, batch[row])
+
+
+def test_dense_forward_prepacked(chosen: scgpu.Device) -> None:
+    for polarity in ("unipolar", "bipolar"):
+        layer = scgpu.DenseLayer(6, 4, 100, polarity=polarity, device=chosen)  # type: ignore[arg-type]
+        x = make_vectors.inputs((3, 6), polarity)
+        for device in (chosen, "numpy"):
+            streams = scgpu.encode(x, 100, 42, polarity=polarity, device=device)  # type: ignore[arg-type]
+            assert np.array_equal(layer.forward_prepacked(streams), layer.forward(x))
+            assert np.array_equal(layer.counts_prepacked(streams), layer.counts(x))
+        one = scgpu.encode(x[0], 100, 42, polarity=polarity, device=chosen)  # type: ignore[arg-type]
+        assert np.array_equal(layer.forward_prepacked(one), layer.forward(x[0]))
+    empty = scgpu.encode(np.zeros((0, 6)), 100, device=chosen)
+    unipolar = scgpu.DenseLayer(6, 4, 100, device=chosen)
+    assert unipolar.forward_prepacked(empty).shape == unipolar.forward(np.zeros((0, 6))).shape == (0, 4)
+
+
+def test_dense_weights_set(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(3, 2, 64, device=chosen)
+    drawn = layer.weights.copy()
+    layer.weights = [[1, 0, 1], [0, 0, 0]]  # type: ignore[assignment]
+    assert layer.forward(np.ones(3)).tolist() == [2.0, 0.0]
+    with pytest.raises(ValueError, match="read-only"):
+        layer.weights[0, 0] = 0.5
+    with pytest.raises(ValueError, match=r"unipolar weights must lie in .* got 2.0 at index \(1, 2\)"):
+        layer.weights = [[1, 0, 1], [0, 0, 2]]  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"weights must have shape \(n_neurons, n_inputs\) = \(2, 3\); got \(3, 2\)"):
+        layer.weights = np.zeros((3, 2))
+    # a refused assignment changes nothing, and the layer goes on
+    assert layer.weights.tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert layer.forward(np.ones(3)).tolist() == [2.0, 0.0]
+    layer.weights = np.asfortranarray(drawn)
+    assert layer.packed_weights == scgpu.DenseLayer(3, 2, 64, device="numpy").packed_weights
+
+
+def test_dense_weights_are_the_contracts_initial_values() -> None:
+    layer = scgpu.DenseLayer(4, 3, 64, seed=2**40 + 5, tensor_id=9, device="numpy")
+    for n in range(3):
+        for i in range(4):
+            word = scgpu.philox4x32([0, n * 4 + i, 0, 4 << 24 | 9], [5, 2**8], device="numpy")[0]
+            assert layer.weights[n, i] == word / 2**32
+    bipolar = scgpu.DenseLayer(4, 3, 64, seed=2**40 + 5, tensor_id=9, polarity="bipolar", device="numpy")
+    assert np.array_equal(bipolar.weights, 2 * layer.weights - 1)
+
+
+def test_dense_estimates_the_product() -> None:
+    layer = scgpu.DenseLayer(64, 32, 4096, device="cpu")
+    x = np.random.default_rng(1).random((50, 64))
+    error = layer.forward(x) - x @ layer.weights.T
+    assert np.all(np.abs(error) < 6 * np.sqrt(64 / (4 * 4096)))
+    assert abs(error.mean()) < 0.02
+    bipolar = scgpu.DenseLayer(64, 32, 4096, polarity="bipolar", device="cpu")
+    error = bipolar.forward(2 * x - 1) - (2 * x - 1) @ bipolar.weights.T
+    assert np.all(np.abs(error) < 6 * np.sqrt(64 / 4096))
+
+
+def test_dense_from_many_threads(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(20, 10, 200, device=chosen)
+    x = np.random.default_rng(2).random((6, 20))
+    expected = [scgpu.DenseLayer(20, 10, 200, device="numpy").counts(x, seed) for seed in range(8)]
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for _ in range(10):
+            if not np.array_equal(layer.counts(x, seed), expected[seed]):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_dense_repr_and_attributes() -> None:
+    layer = scgpu.DenseLayer(4, 3, 64, device="numpy")
+    assert repr(layer) == "DenseLayer(4, 3, length=64, seed=24301, polarity='unipolar', device='numpy [NumPy]')"
+    assert layer.device == scgpu.device("numpy") and layer.max_batch == 256
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"n_inputs": 0}, ValueError, "n_inputs must be from 1"),
+        ({"n_neurons": 0}, ValueError, "n_neurons must be from 1"),
+        ({"n_neurons": -5}, ValueError, "n_neurons must be from 1"),
+        ({"n_inputs": 2.0}, TypeError, "n_inputs must be an integer"),
+        ({"length": 0}, ValueError, "length must be from 1"),
+        ({"seed": -1}, ValueError, "seed must be from 0"),
+        ({"max_batch": 0}, ValueError, "max_batch must be from 1"),
+        ({"polarity": "x"}, ValueError, "polarity must be one of"),
+        ({"n_inputs": 2**16, "length": 2**16}, ValueError, "could pass 2.*32 - 1.*shorter length"),
+        ({"n_inputs": 2**20, "n_neurons": 2**20, "length": 1}, ValueError, "Split the neurons"),
+        ({"n_inputs": 2**12, "n_neurons": 2**18, "length": 2**19}, ValueError, "weight streams of .* do not fit"),
+        ({"weights": [[0.5, 0.5]]}, ValueError, r"weights must have shape .* = \(2, 3\); got \(1, 2\)"),
+        ({"weights": "no"}, TypeError, "weights must hold real numbers"),
+        ({"weights": [[0.5, 0.5, float("nan")], [0, 0, 0]]}, ValueError, r"got nan at index \(0, 2\)"),
+        ({"device": "no such device"}, ValueError, "matches no GPU adapter; usable are"),
+    ],
+)
+def test_dense_rejects(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        scgpu.DenseLayer(**{"n_inputs": 3, "n_neurons": 2, "length": 64, "device": "cpu", **options})
+
+
+def test_dense_rejects_weights_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scgpu.backend.free_memory", lambda: 1 << 20)
+    with pytest.raises(scgpu.TooLargeError, match=r"weight streams of n_inputs=1024.*do not fit.*smaller"):
+        scgpu.DenseLayer(1024, 1024, 4096, weights=np.zeros((1024, 1024)), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "error", "message"),
+    [
+        ([0.5, 0.5], {}, ValueError, r"x must have shape \(3,\) or \(batch, 3\); got \(2,\)"),
+        (np.zeros((2, 2, 3)), {}, ValueError, "x must have shape"),
+        (0.5, {}, ValueError, "x must have shape"),
+        ([0.5, 0.5, 1.5], {}, ValueError, r"unipolar x must lie in .* got 1.5 at index \(2,\)"),
+        ([0.5, 0.5, float("nan")], {}, ValueError, "got nan"),
+        (["a", "b", "c"], {}, TypeError, "x must hold real numbers"),
+        ([0.5, 0.5, 0.5], {"seed": -1}, ValueError, "seed must be from 0"),
+        ([0.5, 0.5, 0.5], {"first_sample": 2**32}, ValueError, "first_sample must be from 0"),
+    ],
+)
+def test_dense_forward_rejects(
+    x: Any, options: dict[str, Any], error: type[Exception], message: str, chosen: scgpu.Device
+) -> None:
+    layer = scgpu.DenseLayer(3, 2, 64, weights=np.ones((2, 3)), device=chosen)
+    with pytest.raises(error, match=message):
+        layer.forward(x, **options)
+    assert layer.forward([1, 1, 0]).tolist() == [2.0, 2.0]
+
+
+def test_dense_prepacked_rejects(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(3, 2, 64, device=chosen)
+    with pytest.raises(TypeError, match=r"inputs must be a Bitstream; got ndarray\. Use Bitstream\.from_words"):
+        layer.forward_prepacked(np.zeros((3, 1), np.uint64))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="inputs must have the layer's length 64; got 65"):
+        layer.forward_prepacked(scgpu.encode([0.5] * 3, 65, device=chosen))
+    with pytest.raises(ValueError, match="polarity 'unipolar'; got 'bipolar'"):
+        layer.forward_prepacked(scgpu.encode([0.5] * 3, 64, polarity="bipolar", device=chosen))
+    with pytest.raises(ValueError, match=r"inputs must have shape \(3,\) or \(batch, 3\); got \(4,\)"):
+        layer.forward_prepacked(scgpu.encode([0.5] * 4, 64, device=chosen))
+    with pytest.raises(TypeError, match="for a Bitstream use forward_prepacked"):
+        layer.forward(scgpu.encode([0.5] * 3, 64, device=chosen))  # type: ignore[arg-type]
