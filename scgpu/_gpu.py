@@ -64,7 +64,7 @@ def _translated(what: str) -> Iterator[None]:
     try:
         yield
     except (wgpu.GPUError, RuntimeError) as error:
-        if isinstance(error, GpuError):
+        if isinstance(error, GpuError):  # translated already, nearer to its cause
             raise
         if isinstance(error, wgpu.GPUOutOfMemoryError) or "Not enough memory left" in str(error):
             raise TooLargeError(f"{what}: the adapter has no memory left; use a smaller batch or layer") from error
@@ -80,11 +80,10 @@ def adapters() -> list[Any]:
         When wgpu cannot be imported, or its search for adapters fails.
     """
     try:
-        wgpu = _wgpu()
+        with _quiet_egl():
+            return sorted(_wgpu().gpu.enumerate_adapters_sync(), key=lambda a: a.info["backend_type"] == "OpenGL")
     except Exception as error:  # a broken native library raises anything
-        raise GpuError(f"wgpu does not import ({type(error).__name__}: {error}); run: pip install wgpu") from error
-    with _quiet_egl(), _translated("search for adapters"):
-        return sorted(wgpu.gpu.enumerate_adapters_sync(), key=lambda a: a.info["backend_type"] == "OpenGL")
+        raise GpuError(f"wgpu does not start ({type(error).__name__}: {error}); run: pip install wgpu") from error
 
 
 def versions() -> dict[str, str]:
@@ -108,12 +107,16 @@ class GpuBuffer:
 
 
 class _Pool:
-    """Idle wgpu buffers of one usage, by capacity."""
+    """wgpu buffers of one usage, the idle ones by capacity."""
 
     def __init__(self, device: Any, usage: str, largest: int) -> None:
         self._device = device
         self._usage = usage
         self._largest = largest & ~3
+        # Every buffer is held here until it is destroyed. Were a buffer in use held by its GpuBuffer
+        # alone, the garbage collector could finalise both in one cycle, and the pool would be
+        # given a released buffer, at whose next use wgpu-native aborts.
+        self._owned: set[Any] = set()
         self._idle: dict[int, list[Any]] = {}
         self._idle_bytes = 0
 
@@ -129,16 +132,23 @@ class _Pool:
         if idle:
             self._idle_bytes -= capacity
             return idle.pop()
-        return self._device.create_buffer(size=capacity, usage=self._usage)
+        raw = self._device.create_buffer(size=capacity, usage=self._usage)
+        self._owned.add(raw)
+        return raw
 
     def give(self, raw: Any) -> bool:
         """Keep the buffer for later, or destroy it and return False when enough are kept."""
         if self._idle_bytes + raw.size > POOL_BYTES:
+            self.forget(raw)
             raw.destroy()
             return False
         self._idle.setdefault(raw.size, []).append(raw)
         self._idle_bytes += raw.size
         return True
+
+    def forget(self, raw: Any) -> None:
+        """Give up a buffer that must not be used again."""
+        self._owned.discard(raw)
 
 
 class _Pipeline:
@@ -245,11 +255,16 @@ class GpuBackend:
                 raise ValueError(f"a buffer of {buffer._backend.device} was given to {self.device}")
         with self._lock, _translated(f"run on {self.device}"):
             self._collect()
+            # Whatever can be refused is refused before the recording starts.
+            dispatches = [self._dispatch(op, step) for op, step in zip(ops, steps, strict=True)]
             encoder = self._gpu.create_command_encoder()
-            if steps:
+            if dispatches:
                 compute_pass = encoder.begin_compute_pass()
-                for op, step in zip(ops, steps, strict=True):
-                    self._dispatch(compute_pass, op, step)
+                for pipeline, bind_group, block, grid in dispatches:
+                    compute_pass.set_pipeline(pipeline)
+                    compute_pass.set_bind_group(0, bind_group)
+                    compute_pass.set_immediates(0, block, 0, len(block))
+                    compute_pass.dispatch_workgroups(*grid)
                 compute_pass.end()
             offsets = np.cumsum([0, *(buffer.size * buffer.dtype.itemsize for buffer in read)]).tolist()
             staging = self._staging.take(offsets[-1]) if offsets[-1] else None
@@ -260,30 +275,30 @@ class GpuBackend:
             self.submissions += 1
             if staging is None:
                 return [np.empty(0, buffer.dtype) for buffer in read]
-            # An interrupted wait leaves the staging buffer mapped or pending, and wgpu-native
-            # aborts when it is used again: it goes back to the pool only after the unmap.
-            staging.map_async("READ_NOSYNC", 0, offsets[-1]).sync_wait()
-            content = np.frombuffer(staging.read_mapped(0, offsets[-1]), np.uint8)
-            staging.unmap()
+            try:
+                staging.map_async("READ_NOSYNC", 0, offsets[-1]).sync_wait()
+                content = np.frombuffer(staging.read_mapped(0, offsets[-1]), np.uint8)
+                staging.unmap()
+            except BaseException:
+                # An interrupted wait leaves the staging buffer mapped or pending, and
+                # wgpu-native aborts when it is submitted again.
+                self._staging.forget(staging)
+                raise
             self._staging.give(staging)
         return [
             content[begin:end].view(buffer.dtype)
             for buffer, begin, end in zip(read, offsets, offsets[1:], strict=False)
         ]
 
-    def _dispatch(self, compute_pass: Any, op: _abi.Op, step: Step) -> None:
+    def _dispatch(self, op: _abi.Op, step: Step) -> tuple[Any, Any, bytes, tuple[int, int, int]]:
+        """Pipeline, bind group, parameter block and grid of one step."""
         pipeline = self._pipelines.get(op.name)
         if pipeline is None:
             pipeline = self._pipelines[op.name] = _Pipeline(self._gpu, op)
         variant = op.choose(step.params)
-        workgroups = op.workgroups(step.params, variant)
-        if workgroups == 0:
-            return
-        compute_pass.set_pipeline(pipeline.variant(variant))
-        compute_pass.set_bind_group(0, self._bind_group(pipeline, op, step))
+        grid = self._grid(op.workgroups(step.params, variant))
         block = struct.pack(f"<{len(op.params)}I", *step.params.values())
-        compute_pass.set_immediates(0, block, 0, len(block))
-        compute_pass.dispatch_workgroups(*self._grid(workgroups))
+        return pipeline.variant(variant), self._bind_group(pipeline, op, step), block, grid
 
     def _bind_group(self, pipeline: _Pipeline, op: _abi.Op, step: Step) -> Any:
         key = (op.name, *(buffer.raw for buffer in step.buffers))
@@ -305,9 +320,15 @@ class GpuBackend:
     def _grid(self, workgroups: int) -> tuple[int, int, int]:
         """Fold a number of workgroups into three dimensions, each within the adapter's limit."""
         limit = self._workgroups_per_dimension
-        x = min(workgroups, limit)
-        y = min(-(-workgroups // x), limit)
-        return x, y, -(-workgroups // (x * y))
+        x = max(1, min(workgroups, limit))
+        y = max(1, min(-(-workgroups // x), limit))
+        z = -(-workgroups // (x * y))
+        if z > limit:
+            raise TooLargeError(
+                f"{workgroups:,} workgroups are needed and {self.device} allows {limit:,} in each dimension; "
+                "use a smaller batch or layer, or device='cpu'"
+            )
+        return x, y, z
 
     def _collect(self) -> None:
         """Return the memory of dropped buffers to the pool."""

@@ -1,0 +1,184 @@
+"""The GPU backend: persistence, errors that must not abort, forks, small limits."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from test_devices import python
+
+import scgpu
+from scgpu import _abi
+from scgpu.backend import Step
+from scgpu.devices import backend_of
+
+
+def parameters(op: str, **params: int) -> dict[str, int]:
+    return {name: params[name] for name in _abi.OPS[op].params}
+
+
+def test_buffers_pipelines_and_bind_groups_persist(gpu: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(8, 4, 100, device=gpu)
+    backend: Any = backend_of(gpu)
+    x = np.zeros((4, 8))
+    for _ in range(3):
+        layer.counts(x)
+    gc.collect()
+    created: list[int] = []
+    make_buffer, make_group = backend._gpu.create_buffer, backend._gpu.create_bind_group
+    backend._gpu.create_buffer = lambda **options: created.append(1) or make_buffer(**options)
+    backend._gpu.create_bind_group = lambda **options: created.append(2) or make_group(**options)
+    try:
+        for _ in range(10):
+            layer.counts(x)
+    finally:
+        del backend._gpu.create_buffer, backend._gpu.create_bind_group
+    # buffers come back from the pool in changing order, so a few combinations may be new
+    assert created.count(1) == 0 and created.count(2) <= 12
+
+
+def test_pool_is_bounded(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend: Any = backend_of(gpu)
+    monkeypatch.setattr("scgpu._gpu.POOL_BYTES", 4 << 20)
+    for size in range(1, 40):
+        scgpu.encode([0.0], 64 * size << 14, device=gpu)
+    gc.collect()
+    backend.empty("u32", 1)
+    assert backend._storage._idle_bytes <= 4 << 20
+    assert scgpu.encode([1.0], 64, device=gpu).count() == 64
+
+
+def test_out_of_memory_is_an_error_and_the_layer_lives(gpu: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(4, 2, 64, weights=np.ones((2, 4)), device=gpu)
+    with pytest.raises(scgpu.TooLargeError, match="bytes are needed in one buffer"):
+        backend_of(gpu).empty("u64", 1 << 40)
+    with pytest.raises(scgpu.TooLargeError):
+        scgpu.DenseLayer(2**12, 2**14, 2**18, weights=None, device=gpu)
+    assert layer.forward(np.ones(4)).tolist() == [4.0, 4.0]
+
+
+def test_small_limits_split_the_batch(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(8, 4, 128, device=gpu)
+    x = np.random.default_rng(0).random((50, 8))
+    expected = layer.counts(x)
+    backend: Any = backend_of(gpu)
+    monkeypatch.setattr(backend, "largest_buffer", 4096)  # 32 samples' input streams
+    monkeypatch.setattr(backend, "_workgroups_per_dimension", 3)
+    assert np.array_equal(layer.counts(x), expected)
+    monkeypatch.setattr(backend, "largest_buffer", 100)
+    with pytest.raises(scgpu.TooLargeError, match=r"n_inputs=8, length=128.*holds 100"):
+        layer.counts(x)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 65_535])
+@pytest.mark.parametrize("workgroups", [1, 2, 3, 4, 9, 10, 27, 49, 343])
+def test_grid_covers_and_stays_within_the_limit(
+    limit: int, workgroups: int, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend: Any = backend_of(gpu)
+    monkeypatch.setattr(backend, "_workgroups_per_dimension", limit)
+    if workgroups > limit**3:
+        with pytest.raises(scgpu.TooLargeError, match="workgroups"):
+            backend._grid(workgroups)
+    else:
+        grid = backend._grid(workgroups)
+        assert workgroups <= np.prod(grid) and max(grid) <= limit
+
+
+def test_steps_that_do_not_fit_are_refused(chosen: scgpu.Device) -> None:
+    backend = backend_of(chosen)
+    words, counts = backend.upload(np.zeros(6, np.uint64)), backend.empty("u32", 2)
+    good = {"stream_count": 2, "word_count": 3, "segment_words": 3, "segment_count": 1}
+    for params, buffers, error, message in [
+        ({**good, "stream_count": 3}, (words, counts), ValueError, "words has 6 elements; 9 are needed"),
+        ({**good, "segment_count": 2}, (words, counts), ValueError, "counts has 2 elements; 4 are needed"),
+        ({**good, "stream_count": -1}, (words, counts), ValueError, "stream_count=-1 does not fit 32 bits"),
+        ({**good, "stream_count": 2**32}, (words, counts), ValueError, "does not fit 32 bits"),
+        ({"stream_count": 2}, (words, counts), TypeError, "count takes the parameters"),
+        (good, (words,), TypeError, "count takes 2 buffers; got 1"),
+        (good, (counts, words), TypeError, "words must be u64; got uint32"),
+    ]:
+        bad: Any = params
+        with pytest.raises(error, match=message):
+            backend.execute([Step("count", bad, buffers)])
+    (out,) = backend.execute([Step("count", good, (words, counts))], [counts])
+    assert out.tolist() == [0, 0]
+
+
+def test_buffers_of_another_backend_are_refused(gpu: scgpu.Device) -> None:
+    others = [device for device in scgpu.devices() if device.kind == "gpu" and device != gpu]
+    if not others:
+        pytest.skip("only one adapter here")
+    with pytest.raises(ValueError, match="a buffer of .* was given to"):
+        backend_of(gpu).execute([], [backend_of(others[0]).empty("u32", 1)])
+
+
+def test_interrupted_wait_does_not_poison_the_next_call(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a staging buffer whose wait was interrupted must not be used again: wgpu-native would abort
+    streams = scgpu.encode([1.0], 64, device=gpu)
+    backend: Any = backend_of(gpu)
+    take = backend._staging.take
+
+    def interrupted(nbytes: int) -> Any:
+        raw = take(nbytes)
+        map_async = raw.map_async
+
+        def pending(*arguments: Any) -> Any:
+            map_async(*arguments)
+            raise KeyboardInterrupt
+
+        raw.map_async = pending
+        return raw
+
+    monkeypatch.setattr(backend._staging, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        streams.count()
+    monkeypatch.undo()
+    for _ in range(3):
+        assert streams.count() == 64
+
+
+def test_bitstreams_in_garbage_cycles_do_not_poison_the_pool(gpu: scgpu.Device) -> None:
+    # the collector finalises a cycle's objects together; a failure here is an abort of the process
+    code = f"""
+import gc, scgpu
+device = scgpu.device({gpu.index})
+for length in range(64, 640, 64):
+    cycle = [scgpu.encode([0.5] * 9, length, device=device)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert scgpu.encode([1.0] * 9, length, device=device).count().tolist() == [length] * 9
+print("fine")
+"""
+    done = python(code)
+    assert done.stdout == "fine\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_fork_gives_an_error_for_old_objects_and_works_for_new_ones(gpu: scgpu.Device) -> None:
+    code = f"""
+import os, scgpu
+device = scgpu.device({gpu.index})
+streams = scgpu.encode([1.0], 64, device=device)
+child = os.fork()
+if child == 0:
+    try:
+        streams.count()
+        os._exit(1)
+    except scgpu.GpuError as error:
+        if "forked process" not in str(error):
+            os._exit(2)
+    if scgpu.encode([1.0], 64, device="cpu").count() != 64:
+        os._exit(3)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert streams.count() == 64
+print("fine")
+"""
+    done = python(code)
+    assert done.stdout == "fine\n", done.stderr
