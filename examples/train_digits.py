@@ -87,7 +87,7 @@ class NoisyLayer:
         deviation = np.sqrt(np.maximum(variance, SMALLEST_VARIANCE) / lengths)
         noise = on_grid(rng.standard_normal(exact.shape))
         self._slope = noise / (deviation * lengths)
-        return exact + deviation * noise
+        return np.asarray(exact + deviation * noise)
 
     def backward(self, gradient: Array) -> tuple[Array, Array]:
         """Gradients by the weights and by the inputs, from the one by the sums."""
@@ -113,7 +113,7 @@ def gradient_of_loss(outputs: Array, labels: NDArray[np.int64]) -> Array:
     scaled = outputs / TEMPERATURE
     likelihood = on_grid(np.exp(scaled - scaled.max(axis=1, keepdims=True)))
     probabilities = likelihood / likelihood.sum(axis=1, keepdims=True)
-    return (probabilities - np.eye(10)[labels]) / TEMPERATURE
+    return np.asarray((probabilities - np.eye(10)[labels]) / TEMPERATURE)
 
 
 def train(digits: Digits, seed: int) -> Model:

@@ -97,7 +97,9 @@ def expand(op: _abi.Op, folder: Path) -> Source:
             target = folder / "shared" / f"{name}.wgsl"
             if not target.is_file():
                 known = sorted(file.stem for file in (folder / "shared").glob("*.wgsl"))
-                raise ShaderImportError(f"{path.name}:{number}: unknown #import {name}; there are abi, {', '.join(known)}")
+                raise ShaderImportError(
+                    f"{path.name}:{number}: unknown #import {name}; there are abi, {', '.join(known)}"
+                )
             inline(target, (*chain, name))
 
     inline(folder / f"{op.name}.wgsl", (op.name,))

@@ -93,4 +93,3 @@ def words32(name: str, value: ArrayLike, components: int) -> NDArray[np.uint32]:
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), array.shape))
         raise ValueError(f"{name} must lie in [0, 2**32 - 1]; got {array[index]} at index {index}")
     return array.astype("<u4")
-

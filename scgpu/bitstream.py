@@ -85,9 +85,7 @@ class Bitstream:
             raise TypeError(f"words must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
         word_count = -(-length // 64)
         if words.ndim == 0 or words.shape[-1] != word_count:
-            raise ValueError(
-                f"words must have shape (..., {word_count}) for length={length}; got {words.shape}"
-            )
+            raise ValueError(f"words must have shape (..., {word_count}) for length={length}; got {words.shape}")
         tail_bits = length - 64 * (word_count - 1)
         if tail_bits < 64 and words.size and (broken := words[..., -1] >> np.uint64(tail_bits) != 0).any():
             index = tuple(int(i) for i in np.unravel_index(int(np.argmax(broken)), broken.shape))
@@ -151,7 +149,7 @@ class Bitstream:
 
     def _combined(self, other: object, operation: Literal["bit_and", "bit_or", "bit_xor"], sign: str) -> Bitstream:
         if not isinstance(other, Bitstream):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         for name in ("length", "polarity", "shape"):
             left, right = getattr(self, name), getattr(other, name)
             if left != right:
@@ -180,9 +178,7 @@ class Bitstream:
 
     def __invert__(self) -> Bitstream:
         """NOT: 1 - p, or minus the bipolar value; bits past ``length`` stay 0."""
-        buffer = bitwise(
-            self._backend, "bit_not", self._buffer, self._buffer, math.prod(self.shape), self.length
-        )
+        buffer = bitwise(self._backend, "bit_not", self._buffer, self._buffer, math.prod(self.shape), self.length)
         return Bitstream(self._backend, buffer, self.shape, self.length, self.polarity)
 
     def __eq__(self, other: object) -> bool:

@@ -27,4 +27,5 @@ def count(backend: Backend, words: Any, stream_count: int, word_count: int) -> N
         "segment_count": segment_count,
     }
     (out,) = backend.execute([Step("count", params, (words, counts))], [counts])
-    return out.reshape(stream_count, segment_count).sum(axis=1, dtype=np.uint64)
+    ones: NDArray[np.uint64] = out.reshape(stream_count, segment_count).sum(axis=1, dtype=np.uint64)
+    return ones

@@ -117,7 +117,7 @@ class DenseLayer:
             weights = initial_weights(
                 self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
             )
-        self.weights = weights  # type: ignore[assignment]
+        self.weights = weights
 
     def _require_weights(self) -> None:
         """Refuse a layer that cannot fit before its weights are drawn."""

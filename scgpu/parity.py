@@ -133,7 +133,7 @@ def _dense(rng: Rng) -> Case:
         "accumulate": int(rng.integers(2)),
         "bipolar": int(rng.integers(2)),
     }
-    inputs = {
+    inputs: dict[str, NDArray[Any]] = {
         "weights": rng.integers(0, 2**64, neurons * row_words, dtype=np.uint64),
         "inputs": rng.integers(0, 2**64, samples * row_words, dtype=np.uint64),
         "counts": _u32(rng, offset + samples * neurons),
@@ -162,7 +162,9 @@ def _bitwise(rng: Rng) -> Case:
         "word_count": word_count,
         "tail_bits": tail_bits,
     }
-    inputs = {name: _streams(rng, streams, word_count, tail_bits) for name in ("left", "right")}
+    inputs: dict[str, NDArray[Any]] = {
+        name: _streams(rng, streams, word_count, tail_bits) for name in ("left", "right")
+    }
     return make_case("bitwise", params, inputs)
 
 

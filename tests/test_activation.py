@@ -39,9 +39,7 @@ def exact(count: int, offset: int, full_scale: int, floor: int) -> int:
     full_scale=st.sampled_from((1, 2**31, 2**32 - 1)) | st.integers(1, 2**32 - 1),
     floor=st.sampled_from((0, 2**31)),
 )
-def test_activation_is_exact(
-    chosen: scgpu.Device, counts: list[int], offset: int, full_scale: int, floor: int
-) -> None:
+def test_activation_is_exact(chosen: scgpu.Device, counts: list[int], offset: int, full_scale: int, floor: int) -> None:
     expected = [exact(count, offset, full_scale, floor) for count in counts]
     assert thresholds(chosen, counts, offset, full_scale, floor) == expected
     assert thresholds("numpy", counts, offset, full_scale, floor) == expected

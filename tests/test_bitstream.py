@@ -71,7 +71,7 @@ def test_value(chosen: scgpu.Device) -> None:
     [
         (np.array([1 << 20], np.uint64), 20, {}, ValueError, r"ones past length=20 in stream \(\); clear"),
         (np.array([[0], [1 << 63]], np.uint64), 63, {}, ValueError, r"in stream \(1,\)"),
-        (np.zeros((2, 2), np.uint64), 64, {}, ValueError, r"words must have shape \(\.\.\., 1\) for length=64; got \(2, 2\)"),
+        (np.zeros((2, 2), np.uint64), 64, {}, ValueError, r"have shape \(\.\.\., 1\) for length=64; got \(2, 2\)"),
         (np.zeros(2, np.int64), 128, {}, TypeError, "words must be an ndarray of uint64; got dtype int64"),
         (np.zeros(4, np.uint32), 128, {}, TypeError, "words must be uint64; got uint32"),
         ([0, 1], 128, {}, TypeError, "words must be an ndarray of uint64; got list"),

@@ -55,7 +55,7 @@ def test_bitwise_rejects(chosen: scgpu.Device) -> None:
     a = scgpu.encode([0.5, 0.5], 100, device=chosen)
     with pytest.raises(ValueError, match="a & b needs bitstreams of equal length; a has 100, b has 101"):
         _ = a & scgpu.encode([0.5, 0.5], 101, device=chosen)
-    with pytest.raises(ValueError, match="a | b needs bitstreams of equal polarity"):
+    with pytest.raises(ValueError, match=r"a \| b needs bitstreams of equal polarity"):
         _ = a | scgpu.encode([0.5, 0.5], 100, polarity="bipolar", device=chosen)
     with pytest.raises(ValueError, match=r"equal shape; a has \(2,\), b has \(3,\)"):
         _ = a ^ scgpu.encode([0.5] * 3, 100, device=chosen)

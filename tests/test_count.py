@@ -60,3 +60,10 @@ def test_count_shapes(shape: tuple[int, ...], chosen: scgpu.Device) -> None:
     streams = scgpu.Bitstream.from_words(words, 100, polarity="bipolar", device=chosen)
     assert np.array_equal(streams.count(), np.full(shape, 4))
     assert np.array_equal(streams.value(), np.full(shape, 2 * 4 / 100 - 1))
+
+
+def test_count_rejects_what_is_no_bitstream(chosen: scgpu.Device) -> None:
+    with pytest.raises(ValueError, match="ones past length=3"):
+        scgpu.Bitstream.from_words(np.array([8], np.uint64), 3, device=chosen)
+    with pytest.raises(ValueError, match=r"words must have shape \(\.\.\., 2\)"):
+        scgpu.Bitstream.from_words(np.zeros((5, 1), np.uint64), 65, device=chosen)

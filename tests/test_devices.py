@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,7 +22,9 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **environment}
     for name in [name for name, value in environment.items() if not value]:
         del env[name]
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120, check=False
+    )
 
 
 @pytest.fixture
@@ -106,7 +108,9 @@ def test_auto_prefers_the_cpu_to_a_software_adapter(monkeypatch: pytest.MonkeyPa
 def test_gpu_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["scgpu.devices"], "_found", ([], {}, ["wgpu found no adapter: install one"]))
     monkeypatch.delenv("SC_GPU_ADAPTER", raising=False)
-    with pytest.raises(scgpu.DeviceError, match=r"no GPU adapter is usable; usable are 0: cpu .*, 1: numpy .*; wgpu found no"):
+    with pytest.raises(
+        scgpu.DeviceError, match=r"no GPU adapter is usable; usable are 0: cpu .*, 1: numpy .*; wgpu found no"
+    ):
         scgpu.device("gpu")
     assert scgpu.device("auto").kind == "cpu"
 
@@ -115,7 +119,11 @@ def test_gpu_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("selector", "error", "message"),
     [
-        ("radeon", scgpu.DeviceError, r"device 'radeon' matches no GPU adapter; usable are 0: llvmpipe \[Vulkan\], 1: Intel"),
+        (
+            "radeon",
+            scgpu.DeviceError,
+            r"device 'radeon' matches no GPU adapter; usable are 0: llvmpipe \[Vulkan\], 1: Intel",
+        ),
         (99, scgpu.DeviceError, "device 99: there is no such index; usable are"),
         ("99", scgpu.DeviceError, "there is no such index"),
         (-1, scgpu.DeviceError, "there is no such index"),
@@ -166,7 +174,9 @@ def test_tier_that_the_processor_lacks_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_native_library_refuses_what_does_not_fit() -> None:
     lib = _cpu.library()
-    call = _cpu._CALLS["count"](stream_count=2, word_count=3, segment_words=3, segment_count=1, words_len=6, counts_len=1)
+    call = _cpu._CALLS["count"](
+        stream_count=2, word_count=3, segment_words=3, segment_count=1, words_len=6, counts_len=1
+    )
     assert lib.count(0, call) == 1  # short buffer: refused before any pointer is read
     assert lib.count(99, call) == 1
     call.counts_len = 2
@@ -193,12 +203,24 @@ except scgpu.NativeLibraryError as error:
     assert done.stdout == "told\n", done.stderr
 
 
+BROKEN_WGPU = """
+import sys, types
+class Broken(types.ModuleType):
+    def __getattr__(self, name):
+        raise OSError("no libwgpu")
+sys.modules["wgpu"] = Broken("wgpu")
+"""
+NO_DRIVERS = dict.fromkeys(
+    ("VK_DRIVER_FILES", "VK_ICD_FILENAMES", "__EGL_VENDOR_LIBRARY_FILENAMES", "LIBGL_DRIVERS_PATH"), "/none"
+)
+
+
 @pytest.mark.parametrize(
     "breakage",
     [
         "import sys; sys.modules['wgpu'] = None",
-        "import sys, types\nclass Broken(types.ModuleType):\n  def __getattr__(self, name): raise OSError('no libwgpu')\nsys.modules['wgpu'] = Broken('wgpu')",
-        "import os; os.environ.update(VK_DRIVER_FILES='/none', VK_ICD_FILENAMES='/none', __EGL_VENDOR_LIBRARY_FILENAMES='/none', LIBGL_DRIVERS_PATH='/none')",
+        BROKEN_WGPU,
+        f"import os; os.environ.update({NO_DRIVERS})",
     ],
 )
 def test_without_gpu_the_cpu_works_and_info_says_why(breakage: str) -> None:
@@ -224,14 +246,21 @@ raise SystemExit(status)
 
 def test_adapter_without_the_feature_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Old:
-        features: frozenset[str] = frozenset()
-        info = {"device": "Old GPU", "backend_type": "Vulkan", "adapter_type": "DiscreteGPU", "description": "1.0"}
-        limits: dict[str, int] = {}
+        features: ClassVar[frozenset[str]] = frozenset()
+        info: ClassVar[dict[str, str]] = {
+            "device": "Old GPU",
+            "backend_type": "Vulkan",
+            "adapter_type": "DiscreteGPU",
+            "description": "1.0",
+        }
+        limits: ClassVar[dict[str, int]] = {}
 
     monkeypatch.setattr(_gpu, "adapters", lambda: [Old()])
     monkeypatch.setattr(sys.modules["scgpu.devices"], "_found", None)
     assert [device.kind for device in scgpu.devices()] == ["cpu", "numpy"]
-    assert any("Old GPU [Vulkan] lacks the feature 'immediates': update its driver" in text for text in scgpu.problems())
+    assert any(
+        "Old GPU [Vulkan] lacks the feature 'immediates': update its driver" in text for text in scgpu.problems()
+    )
 
 
 def test_import_is_quick_and_lazy() -> None:

@@ -20,7 +20,9 @@ LENGTHS = (1, 31, 32, 33, 63, 64, 65, 1000)
 EDGES = (0.0, 2.0**-33, 2.0**-32, 0.5, 1 - 2.0**-32, 1.0)
 
 
-def naive_stream(p: float, length: int, seed: int, stream: int, sample: int, c3: int, resolution: int = 32) -> list[int]:
+def naive_stream(
+    p: float, length: int, seed: int, stream: int, sample: int, c3: int, resolution: int = 32
+) -> list[int]:
     """The contract's definition in Python integers, one bit at a time, with randomgen's Philox."""
     threshold = min(math.floor(p * 2**resolution + 0.5) * 2 ** (32 - resolution), 2**32 - 1)
     bits = []
@@ -190,7 +192,12 @@ def test_encode_streams_are_independent() -> None:
 @pytest.mark.parametrize(
     ("p", "options", "error", "message"),
     [
-        ([[0.5, 0.1, 0.2, 1.2]], {}, ValueError, r"unipolar p must lie in \[0, 1\]; got 1.2 at index \(0, 3\).*bipolar"),
+        (
+            [[0.5, 0.1, 0.2, 1.2]],
+            {},
+            ValueError,
+            r"unipolar p must lie in \[0, 1\]; got 1.2 at index \(0, 3\).*bipolar",
+        ),
         ([0.5, math.nan], {}, ValueError, r"got nan at index \(1,\)"),
         ([math.inf], {}, ValueError, r"got inf at index \(0,\)"),
         ([-1e-300], {}, ValueError, r"got -1e-300"),
@@ -225,6 +232,8 @@ def test_encode_rejects(p: Any, options: dict[str, Any], error: type[Exception],
 
 def test_encode_too_large_for_a_gpu_buffer(gpu: scgpu.Device) -> None:
     length = 2**34 - 64
-    with pytest.raises(scgpu.TooLargeError, match=r"p of shape \(100,\) at length=17179869120 does not fit.*device='cpu'"):
+    with pytest.raises(
+        scgpu.TooLargeError, match=r"p of shape \(100,\) at length=17179869120 does not fit.*device='cpu'"
+    ):
         scgpu.encode([0.5] * 100, length, device=gpu)
     assert scgpu.encode([1.0], 64, device=gpu).count().tolist() == [64]

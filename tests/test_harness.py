@@ -37,7 +37,9 @@ class Flipped:
 
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("element", [0, -1])
-def test_harness_sees_one_flipped_bit_in_any_buffer(op: str, element: int, chosen: scgpu.Device, oracle: Backend) -> None:
+def test_harness_sees_one_flipped_bit_in_any_buffer(
+    op: str, element: int, chosen: scgpu.Device, oracle: Backend
+) -> None:
     for buffer in range(len(OPS[op].buffers)):
         broken: Any = Flipped(backend_of(chosen), op, buffer, element)
         for case in parity.cases(op, 3, 0):
@@ -65,7 +67,11 @@ def test_cases_are_the_same_for_the_same_seed() -> None:
     for op in OPS:
         first, again, other = (list(parity.cases(op, 3, seed)) for seed in (5, 5, 6))
         assert [case.params for case in first] == [case.params for case in again]
-        assert all(np.array_equal(a, b) for c, d in zip(first, again, strict=True) for a, b in zip(c.buffers, d.buffers, strict=True))
+        assert all(
+            np.array_equal(a, b)
+            for c, d in zip(first, again, strict=True)
+            for a, b in zip(c.buffers, d.buffers, strict=True)
+        )
         assert [case.params for case in first] != [case.params for case in other]
 
 

@@ -31,9 +31,7 @@ def test_network_is_its_layers_one_by_one(polarity: Any, chosen: scgpu.Device) -
     net = scgpu.Network(layers, scgpu.Activation("relu", 2.0))
     x = make_vectors.inputs((4, 6), polarity)
     first = scgpu.DenseLayer(6, 5, 100, polarity=polarity, weights=layers[0].weights, device="numpy")
-    second = scgpu.DenseLayer(
-        5, 3, 170, polarity=polarity, weights=layers[1].weights, tensor_id=1, device="numpy"
-    )
+    second = scgpu.DenseLayer(5, 3, 170, polarity=polarity, weights=layers[1].weights, tensor_id=1, device="numpy")
     integers = scgpu.Activation("relu", 2.0).integers(6, 100, polarity)
     c = np.maximum(first.counts(x, 9).astype(object) - integers["offset"], 0)
     t = np.where(c >= integers["full_scale"], 2**32 - 1, c * 2**32 // integers["full_scale"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import platform
 import subprocess
 import sys
@@ -59,10 +60,11 @@ def library_name(target: str) -> str:
 
 
 def _zig(*arguments: str, cwd: Path) -> None:
+    # Without a cache of its own Zig leaves one in the home directory, and fails where there is none.
+    environment = {"ZIG_GLOBAL_CACHE_DIR": str(cwd / "cache"), **os.environ}
+    command = [sys.executable, "-m", "ziglang", *arguments]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "ziglang", *arguments], cwd=cwd, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     except OSError as error:
         raise BuildError(f"the Zig compiler does not start ({error}); run: pip install ziglang") from error
     if done.returncode:
@@ -112,6 +114,8 @@ def build(output: Path, target: str | None = None, mode: str = "fast") -> None:
             objects = list(pool.map(tier_object, tiers))
         modules = ["--dep", "tiers", f"-Mroot={SOURCE / 'main.zig'}", f"-Mtiers={scratch / 'tiers.zig'}"]
         baseline = ["-mcpu", next(iter(tiers.values()))]
+        # Zig would record the path of the temporary folder.
+        install_name = ["-install_name", f"@rpath/{library_name(target)}"] if "-macos" in target else []
         _zig(
             "build-lib",
             "-dynamic",
@@ -119,6 +123,7 @@ def build(output: Path, target: str | None = None, mode: str = "fast") -> None:
             "scgpu_cpu",
             *flags,
             *baseline,
+            *install_name,
             *modules,
             *objects,
             f"-femit-bin={scratch / library_name(target)}",

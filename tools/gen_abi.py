@@ -67,7 +67,10 @@ def render() -> str:
             f"        if (call.{buffer.name}_len < {_zig_size(buffer.size)}) return false;" for buffer in op.buffers
         ]
         lines += ["        return true;", "    }", "};", ""]
-    lines += ["/// One function per operation; every SIMD tier exports one such table.", "pub const Table = extern struct {"]
+    lines += [
+        "/// One function per operation; every SIMD tier exports one such table.",
+        "pub const Table = extern struct {",
+    ]
     lines += [f"    {op}: *const fn (call: *const {op.capitalize()}) callconv(.c) void," for op in abi.OPS]
     lines += ["};", ""]
     return re.sub(r"\{\n\n", "{\n", re.sub(r"\n\n\n+", "\n\n", "\n".join(lines)))

@@ -23,9 +23,7 @@ from scgpu.oracle.philox import philox
 if TYPE_CHECKING:
     from scgpu.devices import Device
 
-KERNELS: dict[str, Any] = {
-    kernel.__name__: kernel for kernel in (philox, encode, dense, count, bitwise, activation)
-}
+KERNELS: dict[str, Any] = {kernel.__name__: kernel for kernel in (philox, encode, dense, count, bitwise, activation)}
 
 
 class OracleBackend(HostBackend):

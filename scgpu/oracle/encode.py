@@ -11,11 +11,17 @@ ALWAYS = 0xFFFF_FFFF
 WORDS_AT_ONCE = 1 << 14  # 32-bit words whose 32 x 32 draw bits are held in memory together
 
 
-def uniforms(word: NDArray[np.uint64], stream: NDArray[np.uint64], sample: NDArray[np.uint64], domain: int,
-             key_lo: int, key_hi: int) -> NDArray[np.uint32]:
+def uniforms(
+    word: NDArray[np.uint64],
+    stream: NDArray[np.uint64],
+    sample: NDArray[np.uint64],
+    domain: int,
+    key_lo: int,
+    key_hi: int,
+) -> NDArray[np.uint32]:
     """The 32 integers U of each 32-bit stream word, shape (words, 32)."""
     draws = np.empty((word.size, 32), np.uint32)
-    key = (np.uint64(key_lo), np.uint64(key_hi))
+    key = (np.full_like(word, key_lo), np.full_like(word, key_hi))
     for block in range(8):
         counter = (
             np.uint64(8) * word + np.uint64(block),
