@@ -1,0 +1,87 @@
+"""The documentation says what is true: code blocks run, doctests hold, links lead somewhere."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import scgpu
+from scgpu import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_readme_code_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("marker", ["demo-command", "test-command"])
+def test_readme_has_the_two_lines(marker: str) -> None:
+    found = re.search(rf"<!-- {marker} -->\n```sh\n(.*)\n```", README)
+    assert found and (ROOT / found.group(1).split()[1]).is_file()
+
+
+def test_readme_names_the_public_interface() -> None:
+    for name in scgpu.__all__:
+        if not name.endswith("Error") and name not in ("__version__", "Device"):
+            assert f"`{name}" in README, name
+    for command in cli.COMMANDS:
+        assert f"`scgpu {command}`" in README
+
+
+def test_public_names_exist_and_are_documented() -> None:
+    for name in scgpu.__all__:
+        assert hasattr(scgpu, name)
+        assert name == "__version__" or getattr(scgpu, name).__doc__, name
+
+
+def test_doctests() -> None:
+    attempted = 0
+    for module in pkgutil.walk_packages(scgpu.__path__, "scgpu."):
+        if module.name != "scgpu.__main__":
+            outcome = doctest.testmod(importlib.import_module(module.name))
+            assert outcome.failed == 0, module.name
+            attempted += outcome.attempted
+    assert attempted >= 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_docs_name_every_operation_and_the_version() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text()
+    from scgpu._abi import CONTRACT_VERSION, OPS
+
+    for op in OPS:
+        assert f"| {op} | {op}.wgsl | {op}.zig | {op}.py | {op}.py | test_{op}.py |" in table
+    assert (ROOT / "docs" / "contract.md").read_text().startswith(f"# The bit contract, version {CONTRACT_VERSION}")
+    assert f"## [{scgpu.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_precision_example_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "precision.py"), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert len(rows) == 6
+    for _, error, expected in rows:
+        assert float(error) == pytest.approx(float(expected), rel=0.15)
