@@ -120,7 +120,7 @@ def encode(
     Examples
     --------
     >>> import scgpu
-    >>> scgpu.encode([0.0, 0.25, 1.0], length=4096, device="cpu").value().round(2).tolist()
+    >>> scgpu.encode([0.0, 0.25, 1.0], length=65536, device="cpu").value().round(2).tolist()
     [0.0, 0.25, 1.0]
     """
     polarity = arguments.polarity_of(polarity)
