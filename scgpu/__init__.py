@@ -8,9 +8,10 @@ GPU (WGSL through wgpu), any CPU (Zig SIMD), or NumPy, which defines the bits.
 from scgpu._cpu import simd_tier, simd_tiers
 from scgpu._version import __version__
 from scgpu.activation import Activation
+from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
 from scgpu.dense import DenseLayer
-from scgpu.devices import Device, device, devices, problems
+from scgpu.devices import device, devices, problems
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
 from scgpu.network import Network

@@ -8,16 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from scgpu import _abi
-from scgpu.backend import HostBackend, Step, check_step
+from scgpu.backend import Device, HostBackend, Step, check_step
 from scgpu.errors import DeviceError, NativeLibraryError
-
-if TYPE_CHECKING:
-    from scgpu.devices import Device
 
 SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
 LIBRARY = Path(__file__).with_name("scgpu_cpu" + SUFFIXES.get(sys.platform, ".so"))

@@ -17,17 +17,14 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import _abi, _wgsl
-from scgpu.backend import DTYPES, Step, check_step
+from scgpu.backend import DTYPES, Device, Step, check_step
 from scgpu.errors import GpuError, TooLargeError
-
-if TYPE_CHECKING:
-    from scgpu.devices import Device
 
 REQUIRED_FEATURE = "immediates"
 POOL_BYTES = 256 << 20  # idle buffers kept for the next call

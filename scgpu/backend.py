@@ -1,11 +1,12 @@
-"""What every backend offers: buffers, and steps that run operations over them."""
+"""What a device is, and what every backend offers: buffers, and steps that run over them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,55 @@ from numpy.typing import NDArray
 from scgpu import _abi
 from scgpu.errors import TooLargeError
 
-if TYPE_CHECKING:
-    from scgpu.devices import Device
-
 DTYPES: dict[str, np.dtype[Any]] = {"u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
 
 SMALL_BYTES = 1 << 26  # below this, asking the system for its free memory costs more than it tells
+
+
+@dataclass(frozen=True)
+class Device:
+    """Something that scgpu runs on. Every device returns the same bits.
+
+    Attributes
+    ----------
+    index : int
+        Place in `devices`.
+    kind : {"gpu", "cpu", "numpy"}
+        A wgpu adapter, the Zig library, or the NumPy oracle.
+    name : str
+        Adapter name; for ``cpu`` and ``numpy`` the kind itself.
+    backend : str
+        ``"Vulkan"``, ``"Metal"``, ``"D3D12"``, ``"OpenGL"``, ``"Zig"`` or ``"NumPy"``.
+    type : str
+        ``"DiscreteGPU"``, ``"IntegratedGPU"``, ``"VirtualGPU"``, or ``"CPU"`` for the host
+        and for software adapters.
+    driver : str
+        The adapter's driver.
+    limits : Mapping[str, int]
+        The adapter's limits, by their WebGPU names.
+    tier : str
+        SIMD tier of ``cpu``.
+    threads : int
+        Threads that ``cpu`` and ``numpy`` use.
+    """
+
+    index: int
+    kind: Literal["gpu", "cpu", "numpy"]
+    name: str
+    backend: str
+    type: str
+    driver: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    tier: str = ""
+    threads: int = 0
+
+    @property
+    def software(self) -> bool:
+        """True for a GPU adapter that runs on the host's processor."""
+        return self.kind == "gpu" and self.type == "CPU"
+
+    def __str__(self) -> str:
+        return f"{self.name} [{' '.join(filter(None, (self.backend, self.tier)))}]"
 
 
 class Buffer(Protocol):

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from scgpu import arguments
 from scgpu.arguments import Polarity
-from scgpu.backend import Backend
+from scgpu.backend import Backend, Device
 from scgpu.bitwise import bitwise
 from scgpu.count import count
-from scgpu.devices import Device, backend_of
+from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
 from scgpu.errors import TooLargeError
 

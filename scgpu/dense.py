@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
 from scgpu.arguments import Polarity
+from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
-from scgpu.devices import Device, backend_of
+from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
 from scgpu.encode import domain_of, encode
 from scgpu.errors import TooLargeError

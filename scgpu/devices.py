@@ -5,63 +5,15 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from scgpu import _cpu, _gpu
-from scgpu.backend import Backend
+from scgpu.backend import Backend, Device
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError
 from scgpu.oracle import OracleBackend
 
 ADAPTER_VARIABLE = "SC_GPU_ADAPTER"
 _PREFERENCE = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
-
-
-@dataclass(frozen=True)
-class Device:
-    """Something that scgpu runs on. Every device returns the same bits.
-
-    Attributes
-    ----------
-    index : int
-        Place in `devices`.
-    kind : {"gpu", "cpu", "numpy"}
-        A wgpu adapter, the Zig library, or the NumPy oracle.
-    name : str
-        Adapter name; for ``cpu`` and ``numpy`` the kind itself.
-    backend : str
-        ``"Vulkan"``, ``"Metal"``, ``"D3D12"``, ``"OpenGL"``, ``"Zig"`` or ``"NumPy"``.
-    type : str
-        ``"DiscreteGPU"``, ``"IntegratedGPU"``, ``"VirtualGPU"``, or ``"CPU"`` for the host
-        and for software adapters.
-    driver : str
-        The adapter's driver.
-    limits : Mapping[str, int]
-        The adapter's limits, by their WebGPU names.
-    tier : str
-        SIMD tier of ``cpu``.
-    threads : int
-        Threads that ``cpu`` and ``numpy`` use.
-    """
-
-    index: int
-    kind: Literal["gpu", "cpu", "numpy"]
-    name: str
-    backend: str
-    type: str
-    driver: str = ""
-    limits: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
-    tier: str = ""
-    threads: int = 0
-
-    @property
-    def software(self) -> bool:
-        """True for a GPU adapter that runs on the host's processor."""
-        return self.kind == "gpu" and self.type == "CPU"
-
-    def __str__(self) -> str:
-        return f"{self.name} [{' '.join(filter(None, (self.backend, self.tier)))}]"
 
 
 _lock = threading.RLock()

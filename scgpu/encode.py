@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
 from scgpu.arguments import Polarity
-from scgpu.backend import Step
+from scgpu.backend import Device, Step
 from scgpu.bitstream import Bitstream
-from scgpu.devices import Device, backend_of
+from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
 from scgpu.errors import TooLargeError
 

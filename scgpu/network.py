@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgpu.activation import Activation
+from scgpu.backend import Device
 from scgpu.dense import DenseLayer
-from scgpu.devices import Device
 from scgpu.pipeline import stack_counts
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from scgpu import _cpu, arguments
 from scgpu._abi import OPS
-from scgpu.backend import DTYPES, Backend, Step
-from scgpu.devices import Device, backend_of, device, devices
+from scgpu.backend import DTYPES, Backend, Device, Step
+from scgpu.devices import backend_of, device, devices
 from scgpu.errors import NativeLibraryError, ScgpuError
 
 SENTINEL = 0xCACACACACACACACA

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
-from scgpu.backend import Step
-from scgpu.devices import Device, backend_of
+from scgpu.backend import Device, Step
+from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
 
 

@@ -7,7 +7,7 @@ Everything between the first thresholds and the last counts stays on the device,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,15 +15,30 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import arguments
 from scgpu._abi import PASS_WORDS
 from scgpu.activation import Activation, activation_step
+from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Step
+from scgpu.bitstream import Bitstream
 from scgpu.encode import domain_of, encode_step, thresholds_of
 from scgpu.errors import TooLargeError
 
-if TYPE_CHECKING:
-    from scgpu.dense import DenseLayer
+
+class Layer(Protocol):
+    """What the chain needs to know of a `scgpu.DenseLayer`."""
+
+    n_inputs: int
+    n_neurons: int
+    length: int
+    polarity: Polarity
+    max_batch: int
+    tensor_id: int
+
+    @property
+    def packed_weights(self) -> Bitstream:
+        """Weight streams, on the device where the layer runs."""
+        ...
 
 
-def dense_steps(layer: DenseLayer, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+def dense_steps(layer: Layer, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
     """Kernel calls that count one layer's products, long rows in several passes."""
     row_words = layer.n_inputs * -(-layer.length // 64)
     bipolar = layer.polarity == "bipolar"
@@ -47,7 +62,7 @@ def dense_steps(layer: DenseLayer, inputs: Any, counts: Any, sample_count: int, 
     ]
 
 
-def _piece(layers: Sequence[DenseLayer], backend: Backend) -> int:
+def _piece(layers: Sequence[Layer], backend: Backend) -> int:
     """Samples that go through the layers together: what each layer allows and a buffer holds."""
     piece = min(layer.max_batch for layer in layers)
     for layer in layers:
@@ -63,7 +78,7 @@ def _piece(layers: Sequence[DenseLayer], backend: Backend) -> int:
 
 
 def stack_counts(
-    layers: Sequence[DenseLayer],
+    layers: Sequence[Layer],
     activations: Sequence[Activation],
     x: ArrayLike,
     seed: int,

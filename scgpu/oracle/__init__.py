@@ -8,20 +8,17 @@ the operation's name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
-from scgpu.backend import HostBackend, Step, check_step
+from scgpu.backend import Device, HostBackend, Step, check_step
 from scgpu.oracle.activation import activation
 from scgpu.oracle.bitwise import bitwise
 from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
 from scgpu.oracle.encode import encode
 from scgpu.oracle.philox import philox
-
-if TYPE_CHECKING:
-    from scgpu.devices import Device
 
 KERNELS: dict[str, Any] = {kernel.__name__: kernel for kernel in (philox, encode, dense, count, bitwise, activation)}
 
