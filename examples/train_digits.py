@@ -16,9 +16,10 @@ sum(1 - (w x)**2) / L. Each training image meets a random L of `LENGTHS`, much s
 what the network is meant for, and the gradient runs through the deviation as well: weights
 that keep their products near +-1, where a stream has no noise, are learnt to be cheap.
 
-The same seed gives the same file on every machine. Sums are what usually prevents that
-(each BLAS adds in its own order), so the operands of every sum are rounded to multiples of
-`GRID` first: the sums are then exact in float64, in any order.
+The same seed gives the same file, whichever BLAS kernel is used: each adds in its own order,
+so the operands of every sum are rounded to multiples of `GRID` first, and the sums are then
+exact in float64 in any order. What is left to the platform is NumPy's random stream and the
+last bit of exp, which the rounding hides in all but rare cases.
 """
 
 from __future__ import annotations
