@@ -3,7 +3,7 @@
 const abi = @import("abi.zig");
 const tier = @import("tier");
 
-const table: abi.Table = .{
+pub const table: abi.Table = .{
     .philox = &@import("philox.zig").philox,
     .encode = &@import("encode.zig").encode,
     .dense = &@import("dense.zig").dense,
