@@ -5,78 +5,87 @@
 //!            count already there when `accumulate` is 1
 //! Why XOR:   with zero tails popcount(XNOR, masked) summed over the inputs is
 //!            n_inputs * length - popcount(XOR), so `initial` carries n_inputs * length
+//! Blocks:    a panel of words that stays in the first-level cache is multiplied for a tile of
+//!            neurons and samples held in registers
 //! Exactness: integer; equals shaders/dense.wgsl bit for bit
 
 const std = @import("std");
 const abi = @import("abi.zig");
+const popcount = @import("popcount.zig");
 
-const lanes = std.simd.suggestVectorLength(u64) orelse 2;
-const Lanes = @Vector(lanes, u64);
-const neuron_tile = 4;
+/// Words of a row that are multiplied before the next tile: a tile's rows fit 32 KiB together.
+const panel_words = 512;
+/// Neurons whose panels stay in the second-level cache while all samples pass.
+const neuron_block = 64;
 
-/// Ones in the products of one input row with `rows` weight rows, which share its loads.
-fn popcounts(comptime bipolar: bool, comptime rows: usize, weights: [rows][]const u64, input: []const u64) [rows]u32 {
-    var sums: [rows]Lanes = @splat(@splat(0));
-    var w: usize = 0;
-    while (w + lanes <= input.len) : (w += lanes) {
-        const x: Lanes = input[w..][0..lanes].*;
-        inline for (0..rows) |r| {
-            const weight: Lanes = weights[r][w..][0..lanes].*;
-            sums[r] += @popCount(if (bipolar) weight ^ x else weight & x);
-        }
-    }
-    var totals: [rows]u32 = undefined;
-    inline for (0..rows) |r| {
-        var total: u64 = @reduce(.Add, sums[r]);
-        for (weights[r][w..input.len], input[w..]) |weight, x| {
-            total += @popCount(if (bipolar) weight ^ x else weight & x);
-        }
-        totals[r] = @truncate(total);
-    }
-    return totals;
-}
+const Tile = struct {
+    call: *const abi.Dense,
+    begin: usize,
+    end: usize,
+    first: bool,
 
-fn accumulate(comptime bipolar: bool, call: *const abi.Dense) void {
-    const row_words: usize = call.row_words;
-    const begin: usize = @min(call.word_begin, row_words);
-    const end: usize = @max(begin, @min(call.word_end, row_words));
-    const neuron_count: usize = call.neuron_count;
-    const weights = call.weights[0 .. neuron_count * row_words];
-    for (0..call.sample_count) |sample| {
-        const input = call.inputs[sample * row_words ..][begin..end];
-        const counts = call.counts[call.count_offset + sample * neuron_count ..][0..neuron_count];
-        var neuron: usize = 0;
-        while (neuron < neuron_count) {
-            if (neuron_count - neuron >= neuron_tile) {
-                store(bipolar, neuron_tile, call, weights, input, counts, neuron, begin, end);
-                neuron += neuron_tile;
-            } else {
-                store(bipolar, 1, call, weights, input, counts, neuron, begin, end);
-                neuron += 1;
+    /// Multiply `neurons` weight rows with `samples` input rows and add to their counts.
+    fn run(tile: Tile, comptime bipolar: bool, comptime neurons: usize, comptime samples: usize, neuron: usize, sample: usize) void {
+        const call = tile.call;
+        const row_words: usize = call.row_words;
+        const neuron_count: usize = call.neuron_count;
+        var weights: [neurons][*]const u64 = undefined;
+        var inputs: [samples][*]const u64 = undefined;
+        inline for (0..neurons) |n| weights[n] = call.weights + (neuron + n) * row_words + tile.begin;
+        inline for (0..samples) |s| inputs[s] = call.inputs + (sample + s) * row_words + tile.begin;
+        const ones = popcount.products(if (bipolar) .xor else .bit_and, neurons, samples, weights, inputs, tile.end - tile.begin);
+        inline for (0..samples) |s| {
+            const counts = call.counts + call.count_offset + (sample + s) * neuron_count + neuron;
+            inline for (0..neurons) |n| {
+                const base = if (tile.first) call.initial else counts[n];
+                counts[n] = if (bipolar) base -% ones[n][s] else base +% ones[n][s];
             }
         }
     }
-}
 
-inline fn store(
-    comptime bipolar: bool,
-    comptime rows: usize,
-    call: *const abi.Dense,
-    weights: []const u64,
-    input: []const u64,
-    counts: []u32,
-    neuron: usize,
-    begin: usize,
-    end: usize,
-) void {
-    var tile: [rows][]const u64 = undefined;
-    inline for (0..rows) |r| tile[r] = weights[(neuron + r) * call.row_words ..][begin..end];
-    for (popcounts(bipolar, rows, tile, input), counts[neuron..][0..rows]) |ones, *count| {
-        const base = if (call.accumulate != 0) count.* else call.initial;
-        count.* = if (bipolar) base -% ones else base +% ones;
+    fn samplesOf(tile: Tile, comptime bipolar: bool, comptime neurons: usize, comptime samples: usize, neuron: usize) void {
+        const sample_count: usize = tile.call.sample_count;
+        var sample: usize = 0;
+        while (sample + samples <= sample_count) : (sample += samples) tile.run(bipolar, neurons, samples, neuron, sample);
+        while (sample < sample_count) : (sample += 1) tile.run(bipolar, neurons, 1, neuron, sample);
+    }
+
+    fn neuronsOf(tile: Tile, comptime bipolar: bool, comptime neurons: usize, comptime samples: usize, first: usize, end: usize) void {
+        var neuron = first;
+        while (neuron + neurons <= end) : (neuron += neurons) tile.samplesOf(bipolar, neurons, samples, neuron);
+        while (neuron < end) : (neuron += 1) tile.samplesOf(bipolar, 1, samples, neuron);
+    }
+};
+
+fn multiply(comptime bipolar: bool, call: *const abi.Dense) void {
+    const neuron_count: usize = call.neuron_count;
+    const row_words: usize = call.row_words;
+    const begin: usize = @min(call.word_begin, row_words);
+    const end: usize = @max(begin, @min(call.word_end, row_words));
+    // One sample reads every weight once: the longest runs are the best.
+    const panel: usize = if (call.sample_count == 1) @max(end - begin, 1) else panel_words;
+    var block: usize = 0;
+    while (block < neuron_count) : (block += neuron_block) {
+        const block_end: usize = @min(block + neuron_block, neuron_count);
+        var word = begin;
+        while (true) {
+            const tile: Tile = .{
+                .call = call,
+                .begin = word,
+                .end = @min(word + panel, end),
+                .first = word == begin and call.accumulate == 0,
+            };
+            if (call.sample_count == 1) {
+                tile.neuronsOf(bipolar, popcount.one.neurons, popcount.one.samples, block, block_end);
+            } else {
+                tile.neuronsOf(bipolar, popcount.many.neurons, popcount.many.samples, block, block_end);
+            }
+            word = tile.end;
+            if (word >= end) break;
+        }
     }
 }
 
 pub fn dense(call: *const abi.Dense) callconv(.c) void {
-    if (call.bipolar != 0) accumulate(true, call) else accumulate(false, call);
+    if (call.bipolar != 0) multiply(true, call) else multiply(false, call);
 }

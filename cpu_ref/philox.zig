@@ -2,6 +2,7 @@
 //! Computes:  words[4i ..][0..4] = philox4x32(counters[4i ..][0..4], keys[2i ..][0..2], rounds)
 //! Exactness: integer; equals shaders/philox.wgsl bit for bit
 
+const std = @import("std");
 const abi = @import("abi.zig");
 
 const multiplier_0 = 0xD2511F53;
@@ -9,39 +10,56 @@ const multiplier_1 = 0xCD9E8D57;
 const weyl_0 = 0x9E3779B9;
 const weyl_1 = 0xBB67AE85;
 
-/// The four output words of a block, for `lanes` counters at once.
-pub fn block(
-    comptime lanes: comptime_int,
-    counter: [4]@Vector(lanes, u32),
-    key: [2]@Vector(lanes, u32),
-    rounds: u32,
-) [4]@Vector(lanes, u32) {
-    const Wide = @Vector(lanes, u64);
-    const high: @Vector(lanes, u6) = @splat(32);
-    var c = counter;
+pub const lanes = std.simd.suggestVectorLength(u64) orelse 2;
+
+/// 32-bit values in 64-bit lanes: a lane's upper half holds anything. The multiplications
+/// read the lower halves alone, and are the one instruction that widens.
+pub const Lanes = @Vector(lanes, u64);
+
+const low: Lanes = @splat(0xffff_ffff);
+const half: @Vector(lanes, u6) = @splat(32);
+
+/// Replace counters by their blocks; `chains` independent ones hide each other's latency.
+pub inline fn blocks(comptime chains: usize, counters: *[chains][4]Lanes, key: [2]Lanes, rounds: u32) void {
+    var c = counters.*;
     var k = key;
     for (0..rounds) |_| {
-        const product_0 = @as(Wide, c[0]) * @as(Wide, @splat(multiplier_0));
-        const product_1 = @as(Wide, c[2]) * @as(Wide, @splat(multiplier_1));
-        const high_0: @Vector(lanes, u32) = @truncate(product_0 >> high);
-        const high_1: @Vector(lanes, u32) = @truncate(product_1 >> high);
-        c = .{ high_1 ^ c[1] ^ k[0], @truncate(product_1), high_0 ^ c[3] ^ k[1], @truncate(product_0) };
+        inline for (0..chains) |i| {
+            const product_0 = (c[i][0] & low) * @as(Lanes, @splat(multiplier_0));
+            const product_1 = (c[i][2] & low) * @as(Lanes, @splat(multiplier_1));
+            c[i] = .{
+                (product_1 >> half) ^ c[i][1] ^ k[0],
+                product_1,
+                (product_0 >> half) ^ c[i][3] ^ k[1],
+                product_0,
+            };
+        }
         k[0] +%= @splat(weyl_0);
         k[1] +%= @splat(weyl_1);
     }
-    return c;
+    counters.* = c;
 }
 
 pub fn philox(call: *const abi.Philox) callconv(.c) void {
     const counters = call.counters;
     const keys = call.keys;
     const words = call.words;
+    const block_count: usize = call.block_count;
     const rounds = call.rounds;
-    for (0..call.block_count) |i| {
-        var counter: [4]@Vector(1, u32) = undefined;
-        inline for (0..4) |lane| counter[lane] = @splat(counters[4 * i + lane]);
-        const key = [2]@Vector(1, u32){ @splat(keys[2 * i]), @splat(keys[2 * i + 1]) };
-        const out = block(1, counter, key, rounds);
-        inline for (0..4) |lane| words[4 * i + lane] = out[lane][0];
+    var first: usize = 0;
+    while (first < block_count) : (first += lanes) {
+        const filled: usize = @min(lanes, block_count - first);
+        var counter: [4][lanes]u64 = @splat(@splat(0));
+        var key: [2][lanes]u64 = @splat(@splat(0));
+        for (0..filled) |lane| {
+            inline for (0..4) |word| counter[word][lane] = counters[4 * (first + lane) + word];
+            inline for (0..2) |word| key[word][lane] = keys[2 * (first + lane) + word];
+        }
+        var chain: [1][4]Lanes = .{.{ counter[0], counter[1], counter[2], counter[3] }};
+        blocks(1, &chain, .{ key[0], key[1] }, rounds);
+        inline for (0..4) |word| counter[word] = chain[0][word];
+        for (0..filled) |lane| {
+            inline for (0..4) |word| words[4 * (first + lane) + word] = @truncate(counter[word][lane]);
+        }
     }
 }

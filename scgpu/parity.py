@@ -116,7 +116,7 @@ def _encode(rng: Rng) -> Case:
 
 
 def _dense(rng: Rng) -> Case:
-    samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 4, 7, 33)))
+    samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 4, 7, 33, 70)))
     row_words = int(rng.choice((1, 2, 7, 16, 63, 64, 65, 200, 1000)))
     offset = int(rng.integers(0, 9))
     begin, end = sorted(int(i) for i in rng.integers(0, row_words + 1, 2))

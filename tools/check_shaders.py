@@ -111,8 +111,9 @@ def check_variant(op: _abi.Op, source: _wgsl.Source, overrides: Mapping[str, int
             output = Path(scratch) / f"{op.name}.{suffix}"
             if suffix:
                 command.append(output.name)
+            environment = {**os.environ, "RUST_BACKTRACE": "0"}
             done = subprocess.run(
-                command, cwd=scratch, capture_output=True, text=True, encoding="utf-8", check=False, timeout=300
+                command, cwd=scratch, env=environment, capture_output=True, encoding="utf-8", check=False, timeout=300
             )
             size = output.stat().st_size if suffix and output.is_file() else 0
             if done.returncode:
@@ -120,7 +121,10 @@ def check_variant(op: _abi.Op, source: _wgsl.Source, overrides: Mapping[str, int
                 return Result(op.name, variant, check, size, source.locate(message) or f"status {done.returncode}")
             return Result(op.name, variant, check, size, "naga wrote nothing" if suffix and not size else "")
 
-        yield run(source.text, "valid")
+        valid = run(source.text, "valid")
+        yield valid
+        if valid.problem:
+            return
         for language, suffix in TARGETS.items():
             if language != "HLSL":
                 yield run(source.text, language, suffix)
@@ -148,7 +152,9 @@ def _print_table(results: list[Result]) -> None:
     width = max(len(variant) for _, variant in rows)
     print(f"{'operation':<12}{'variant':<{width}}" + "".join(f"{check:>9}" for check in checks))
     for (op, variant), row in rows.items():
-        cells = ["FAIL" if row[check].problem else str(row[check].size or "ok") for check in checks]
+        cells = [
+            "-" if check not in row else "FAIL" if row[check].problem else row[check].size or "ok" for check in checks
+        ]
         print(f"{op:<12}{variant:<{width}}" + "".join(f"{cell:>9}" for cell in cells))
 
 

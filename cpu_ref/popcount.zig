@@ -1,0 +1,132 @@
+//! popcount: ones in the products of bitstream rows, in registers, as each tier does it best.
+
+const std = @import("std");
+const builtin = @import("builtin");
+
+pub const lanes = std.simd.suggestVectorLength(u64) orelse 2;
+pub const Lanes = @Vector(lanes, u64);
+
+/// A vector population count is one instruction, so carry-save adders would cost more.
+const native = builtin.cpu.arch == .aarch64 or
+    (builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512vpopcntdq));
+const ternary = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
+
+/// Weight rows by input rows whose counts are held in registers, for many samples and for one.
+pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 1, .samples = 3 };
+pub const one = .{ .neurons = 4, .samples = 1 };
+
+pub const Product = enum { bit_and, xor };
+
+extern fn @"llvm.x86.avx512.pternlog.q.512"(Lanes, Lanes, Lanes, i32) callconv(.auto) Lanes;
+
+inline fn load(row: [*]const u64, word: usize) Lanes {
+    return row[word..][0..lanes].*;
+}
+
+inline fn multiply(comptime product: Product, w: anytype, x: @TypeOf(w)) @TypeOf(w) {
+    return if (product == .xor) w ^ x else w & x;
+}
+
+/// Ones in weights[n] * inputs[s] over `word_count` words, for every n and s.
+pub fn products(
+    comptime product: Product,
+    comptime neurons: usize,
+    comptime samples: usize,
+    weights: [neurons][*]const u64,
+    inputs: [samples][*]const u64,
+    word_count: usize,
+) [neurons][samples]u32 {
+    var sums: [neurons][samples]Lanes = @splat(@splat(@splat(0)));
+    var word: usize = 0;
+    if (!native and neurons == 1) word = carrySave(product, neurons, samples, weights, inputs, word_count, &sums);
+    while (word + lanes <= word_count) : (word += lanes) {
+        var w: [neurons]Lanes = undefined;
+        inline for (0..neurons) |n| w[n] = load(weights[n], word);
+        inline for (0..samples) |s| {
+            const x = load(inputs[s], word);
+            inline for (0..neurons) |n| sums[n][s] += @popCount(multiply(product, w[n], x));
+        }
+    }
+    var totals: [neurons][samples]u32 = undefined;
+    inline for (0..neurons) |n| {
+        inline for (0..samples) |s| {
+            var total: u64 = @reduce(.Add, sums[n][s]);
+            for (word..word_count) |rest| total += @popCount(multiply(product, weights[n][rest], inputs[s][rest]));
+            totals[n][s] = @truncate(total);
+        }
+    }
+    return totals;
+}
+
+/// Sum and carry of three bits in each position.
+const Added = struct { sum: Lanes, carry: Lanes };
+
+inline fn fullAdd(a: Lanes, b: Lanes, c: Lanes) Added {
+    if (ternary) return .{
+        .sum = @"llvm.x86.avx512.pternlog.q.512"(a, b, c, 0x96),
+        .carry = @"llvm.x86.avx512.pternlog.q.512"(a, b, c, 0xe8),
+    };
+    const half = a ^ b;
+    return .{ .sum = half ^ c, .carry = (a & b) | (half & c) };
+}
+
+/// fullAdd(c, w1 * x1, w2 * x2), the products folded into the adder where one instruction
+/// evaluates any function of three bits.
+inline fn addProducts(comptime product: Product, c: Lanes, w1: Lanes, x1: Lanes, w2: Lanes, x2: Lanes) Added {
+    if (!ternary) return fullAdd(c, multiply(product, w1, x1), multiply(product, w2, x2));
+    const table = if (product == .xor) 0x96 else 0x78;
+    const partial = @"llvm.x86.avx512.pternlog.q.512"(c, w1, x1, table);
+    const sum = @"llvm.x86.avx512.pternlog.q.512"(partial, w2, x2, table);
+    return .{ .sum = sum, .carry = @"llvm.x86.avx512.pternlog.q.512"(partial, sum, c, 0x3a) };
+}
+
+/// Harley-Seal: eight products go through a tree of carry-save adders, one population count
+/// for all of them (Mula, Kurz, Lemire: Faster population counts using AVX2, 2018). Returns
+/// the words done; the counts are added to `sums`.
+inline fn carrySave(
+    comptime product: Product,
+    comptime neurons: usize,
+    comptime samples: usize,
+    weights: [neurons][*]const u64,
+    inputs: [samples][*]const u64,
+    word_count: usize,
+    sums: *[neurons][samples]Lanes,
+) usize {
+    const step = 8 * lanes;
+    var ones: [neurons][samples]Lanes = @splat(@splat(@splat(0)));
+    var twos = ones;
+    var fours = ones;
+    var eights = ones;
+    var word: usize = 0;
+    while (word + step <= word_count) : (word += step) {
+        inline for (0..neurons) |n| {
+            var w: [8]Lanes = undefined;
+            inline for (0..8) |i| w[i] = load(weights[n], word + i * lanes);
+            inline for (0..samples) |s| {
+                var carries: [4]Lanes = undefined;
+                inline for (0..4) |i| {
+                    const x1 = load(inputs[s], word + 2 * i * lanes);
+                    const x2 = load(inputs[s], word + (2 * i + 1) * lanes);
+                    const added = addProducts(product, ones[n][s], w[2 * i], x1, w[2 * i + 1], x2);
+                    ones[n][s] = added.sum;
+                    carries[i] = added.carry;
+                }
+                const low = fullAdd(twos[n][s], carries[0], carries[1]);
+                const high = fullAdd(low.sum, carries[2], carries[3]);
+                twos[n][s] = high.sum;
+                const top = fullAdd(fours[n][s], low.carry, high.carry);
+                fours[n][s] = top.sum;
+                eights[n][s] += @popCount(top.carry);
+            }
+        }
+    }
+    inline for (0..neurons) |n| {
+        inline for (0..samples) |s| {
+            sums[n][s] += @popCount(ones[n][s]) +
+                (@as(Lanes, @popCount(twos[n][s])) << @splat(1)) +
+                (@as(Lanes, @popCount(fours[n][s])) << @splat(2)) +
+                (eights[n][s] << @splat(3));
+        }
+    }
+    return word;
+}
