@@ -77,6 +77,20 @@ def test_dense_is_the_definition() -> None:
                 assert layer.counts(x)[s, n] == int(products.sum())
 
 
+@pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_dense_exhaustively(length: int, polarity: Any, chosen: scgpu.Device) -> None:
+    # every pair of streams of up to 4 bits, as one neuron and one sample each
+    words = np.arange(2**length, dtype=np.uint64)[:, None]
+    layer = scgpu.DenseLayer(1, 2**length, length, polarity=polarity, device=chosen)
+    layer._packed = scgpu.Bitstream.from_words(words[:, None], length, polarity=polarity, device=chosen)
+    counts = layer.counts_prepacked(scgpu.Bitstream.from_words(words[:, None], length, polarity=polarity))
+    for x in range(2**length):
+        for w in range(2**length):
+            product = ~(x ^ w) & (2**length - 1) if polarity == "bipolar" else x & w
+            assert counts[x, w] == product.bit_count()
+
+
 def test_dense_parity(chosen: scgpu.Device, oracle: Backend) -> None:
     assert_parity("dense", chosen, oracle, number=60)
 
