@@ -71,6 +71,8 @@ def test_activation_past_65535_workgroups(chosen: scgpu.Device) -> None:
         (scgpu.Activation("clip", 2), "bipolar", (400, 200, 0)),
         (scgpu.Activation("relu", 2), "bipolar", (400, 200, 2**31)),
         (scgpu.Activation("clip", 1e-9), "unipolar", (0, 1, 0)),
+        (scgpu.Activation("clip", np.float32(2.5)), "unipolar", (0, 250, 0)),  # type: ignore[arg-type]
+        (scgpu.Activation("clip", np.int64(2)), "bipolar", (400, 200, 0)),  # type: ignore[arg-type]
     ],
 )
 def test_activation_integers(activation: scgpu.Activation, polarity: Any, expected: tuple[int, int, int]) -> None:
@@ -103,5 +105,5 @@ def test_activation_is_the_function_of_the_value() -> None:
 def test_activation_rejects(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         scgpu.Activation(*arguments)
-    with pytest.raises(ValueError, match=r"scale=11 is above 10, the largest value of a layer of 10 inputs"):
+    with pytest.raises(ValueError, match=r"scale=11.0 is above 10, the largest value of a layer of 10 inputs"):
         scgpu.Activation("clip", 11).integers(10, 64, "bipolar")
