@@ -8,6 +8,7 @@ dispatch when they are uniforms.
 
 from __future__ import annotations
 
+import importlib
 import os
 import struct
 import sys
@@ -85,8 +86,8 @@ def adapters() -> list[Any]:
 
 def versions() -> dict[str, str]:
     """Versions of wgpu and of the wgpu-native inside."""
-    wgpu = _wgpu()
-    return {"wgpu": wgpu.__version__, "wgpu-native": wgpu.backends.wgpu_native.__version__}
+    native = importlib.import_module("wgpu.backends.wgpu_native")
+    return {"wgpu": _wgpu().__version__, "wgpu-native": native.__version__}
 
 
 class GpuBuffer:

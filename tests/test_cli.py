@@ -91,3 +91,9 @@ def test_closed_pipe_is_quiet() -> None:
     command = f"{sys.executable} -m scgpu info | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.stdout == "d" and done.stderr == ""
+
+
+def test_versions_need_no_search_first() -> None:
+    code = "from scgpu import _gpu; print(sorted(_gpu.versions()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['wgpu', 'wgpu-native']\n"

@@ -11,7 +11,7 @@ import pytest
 from test_devices import python
 
 import scgpu
-from scgpu import _abi
+from scgpu import _abi, _gpu
 from scgpu.backend import Step
 from scgpu.devices import backend_of
 
@@ -41,17 +41,26 @@ def test_buffers_pipelines_and_bind_groups_persist(gpu: scgpu.Device) -> None:
 
 
 def test_pool_is_bounded(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scgpu._gpu.POOL_BYTES", 3 << 20)
     backend: Any = backend_of(gpu)
+    pool = _gpu._Pool(backend._gpu, _gpu._STORAGE, 2_500_000)
+    assert [pool.capacity(size) for size in (1, 256, 257, 1 << 20, (1 << 20) + 1)] == [256, 256, 512, 1 << 20, 2 << 20]
+    assert pool.capacity(2_400_000) == 2_500_000  # never above what can be bound
+    taken = [pool.take(1 << 20) for _ in range(5)]
+    assert len(set(taken)) == 5 and [pool.give(raw) for raw in taken] == [True] * 3 + [False] * 2
+    assert pool._idle_bytes == 3 << 20 and pool._owned == set(taken[:3])
+    assert pool.take(1 << 20) is taken[2] and pool._idle_bytes == 2 << 20
+
+
+def test_dropped_bitstreams_give_their_memory_back(gpu: scgpu.Device) -> None:
+    backend: Any = backend_of(gpu)
+    for _ in range(3):
+        scgpu.encode([0.0], 64 << 14, device=gpu)
     gc.collect()
-    backend.empty("u32", 1)
-    bound = backend._storage._idle_bytes + (4 << 20)
-    monkeypatch.setattr("scgpu._gpu.POOL_BYTES", bound)
-    for size in range(1, 40):
-        scgpu.encode([0.0], 64 * size << 16, device=gpu)
-    gc.collect()
-    backend.empty("u32", 1)
-    assert bound - (3 << 20) < backend._storage._idle_bytes <= bound
-    assert scgpu.encode([1.0], 64, device=gpu).count() == 64
+    owned = len(backend._storage._owned)
+    for _ in range(50):
+        scgpu.encode([0.0], 64 << 14, device=gpu)
+    assert len(backend._storage._owned) == owned
 
 
 def test_out_of_memory_is_an_error_and_the_layer_lives(gpu: scgpu.Device) -> None:
