@@ -92,6 +92,7 @@ pub fn encode(call: *const abi.Encode) callconv(.c) void {
     const word_count: usize = call.word_count;
     const stream_count: usize = call.stream_count;
     const first_sample = call.first_sample;
+    const first_stream = call.first_stream;
     const rows = stream_count * call.sample_count;
     const thresholds = call.thresholds[call.threshold_offset..][0..rows];
     const words = call.words[0 .. rows * word_count];
@@ -108,7 +109,7 @@ pub fn encode(call: *const abi.Encode) callconv(.c) void {
         const filled: usize = @min(group_words, words.len - position);
         for (0..filled) |i| {
             place.word[i] = word;
-            place.stream[i] = stream;
+            place.stream[i] = first_stream +% stream;
             place.sample[i] = first_sample +% sample;
             place.threshold[i] = thresholds[row];
             word += 1;

@@ -4,6 +4,8 @@
 const std = @import("std");
 const abi = @import("abi.zig");
 const cpu = @import("cpu.zig");
+const pool = @import("pool.zig");
+const split = @import("split.zig");
 const tiers = @import("tiers");
 
 comptime {
@@ -14,7 +16,16 @@ comptime {
     @export(&tierCount, .{ .name = "scgpu_tier_count" });
     @export(&tierName, .{ .name = "scgpu_tier_name" });
     @export(&tierUsable, .{ .name = "scgpu_tier_usable" });
+    @export(&serve, .{ .name = "scgpu_serve" });
+    @export(&threads, .{ .name = "scgpu_threads" });
+    @export(&setThreads, .{ .name = "scgpu_set_threads" });
+    @export(&mostThreads, .{ .name = "scgpu_most_threads" });
+    @export(&resetThreads, .{ .name = "scgpu_reset_threads" });
 }
+
+/// Estimated work above which the threads are woken: waking them takes a few microseconds
+/// when they are warm, and tens of them when they sleep.
+const parallel_nanoseconds = 60_000;
 
 fn kernels(comptime name: []const u8) *const abi.Table {
     return @extern(*const abi.Table, .{ .name = "scgpu_kernels_" ++ name, .visibility = .hidden });
@@ -29,11 +40,31 @@ fn Entry(comptime op: []const u8) type {
             inline for (tiers.names, 0..) |name, index| {
                 if (tier == index) {
                     if (!cpu.supports(name)) return .unusable_tier;
-                    @field(kernels(name), op)(call);
+                    share(@field(kernels(name), op), call);
                     return .ok;
                 }
             }
             return .unusable_tier;
+        }
+
+        const Shared = struct { kernel: Kernel, call: Call, units: u64, chunks: u32 };
+
+        /// Run the kernel, on all threads where that pays.
+        fn share(kernel: Kernel, call: Call) void {
+            const Division = @field(split, op);
+            const units = Division.units(call);
+            const worth = units > 1 and Division.nanoseconds(call) > parallel_nanoseconds;
+            const chunks: u32 = @intCast(@min(units, 4 * @as(u64, pool.threads())));
+            const shared: Shared = .{ .kernel = kernel, .call = call, .units = units, .chunks = chunks };
+            if (!worth or !pool.run(&shared, runChunk, chunks)) kernel(call);
+        }
+
+        fn runChunk(context: *const anyopaque, chunk: u32) void {
+            const shared: *const Shared = @ptrCast(@alignCast(context));
+            const begin = shared.units * chunk / shared.chunks;
+            const end = shared.units * (chunk + 1) / shared.chunks;
+            const part = @field(split, op).part(shared.call, begin, end);
+            shared.kernel(&part);
         }
     };
 }
@@ -58,4 +89,24 @@ fn tierUsable(tier: u32) callconv(.c) bool {
         if (tier == index) return cpu.supports(name);
     }
     return false;
+}
+
+fn serve(index: u32) callconv(.c) void {
+    pool.serve(index);
+}
+
+fn threads() callconv(.c) u32 {
+    return pool.threads();
+}
+
+fn setThreads(thread_count: u32) callconv(.c) void {
+    pool.setThreads(thread_count);
+}
+
+fn mostThreads() callconv(.c) u32 {
+    return pool.most_threads;
+}
+
+fn resetThreads() callconv(.c) void {
+    pool.reset();
 }

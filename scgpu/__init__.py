@@ -16,6 +16,7 @@ from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
 from scgpu.network import Network
 from scgpu.philox import philox4x32
+from scgpu.threads import num_threads, set_num_threads
 
 __all__ = [
     "Activation",
@@ -32,8 +33,10 @@ __all__ = [
     "device",
     "devices",
     "encode",
+    "num_threads",
     "philox4x32",
     "problems",
+    "set_num_threads",
     "simd_tier",
     "simd_tiers",
 ]

@@ -106,6 +106,7 @@ OPS: dict[str, Op] = {
                 "word_count",
                 "tail_bits",
                 "first_sample",
+                "first_stream",
                 "threshold_offset",
                 "domain",
                 "key_lo",

@@ -52,6 +52,12 @@ def library() -> ctypes.CDLL:
     lib.scgpu_tier_name.restype = ctypes.c_char_p
     lib.scgpu_tier_usable.argtypes = [ctypes.c_uint32]
     lib.scgpu_tier_usable.restype = ctypes.c_bool
+    for function in (lib.scgpu_serve, lib.scgpu_set_threads):
+        function.argtypes = [ctypes.c_uint32]
+        function.restype = None
+    for function in (lib.scgpu_threads, lib.scgpu_most_threads):
+        function.restype = ctypes.c_uint32
+    lib.scgpu_reset_threads.restype = None
     for name, call in _CALLS.items():
         function = lib[f"scgpu_{name}"]
         function.argtypes = [ctypes.c_uint32, ctypes.POINTER(call)]

@@ -43,7 +43,7 @@ class Device:
     tier : str
         SIMD tier of ``cpu``.
     threads : int
-        Threads that ``cpu`` and ``numpy`` use.
+        Threads that ``cpu`` and ``numpy`` used when the device was chosen.
     """
 
     index: int
@@ -54,7 +54,7 @@ class Device:
     driver: str = ""
     limits: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     tier: str = ""
-    threads: int = 0
+    threads: int = field(default=0, compare=False)
 
     @property
     def software(self) -> bool:

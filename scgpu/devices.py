@@ -11,6 +11,8 @@ from scgpu import _cpu, _gpu
 from scgpu.backend import Backend, Device
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError
 from scgpu.oracle import OracleBackend
+from scgpu.threads import num_threads
+from scgpu.threads import start as start_threads
 
 ADAPTER_VARIABLE = "SC_GPU_ADAPTER"
 _PREFERENCE = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
@@ -78,7 +80,7 @@ def _search() -> tuple[list[Device], dict[int, Any], list[str]]:
 
 
 def _cpu_device(index: int, tier: str) -> Device:
-    return Device(index, "cpu", "cpu", "Zig", "CPU", tier=tier, threads=1)
+    return Device(index, "cpu", "cpu", "Zig", "CPU", tier=tier, threads=num_threads())
 
 
 def devices() -> list[Device]:
@@ -217,6 +219,7 @@ def backend_of(chosen: Device) -> Backend:
                     raise DeviceError(f"{chosen} is not a device of this machine; {_listing()}")
                 backend = _gpu.GpuBackend(chosen, adapter)
             elif chosen.kind == "cpu":
+                start_threads()
                 backend = _cpu.NativeBackend(chosen, _cpu.usable_tier(chosen.tier, "tier"))
             else:
                 backend = OracleBackend(chosen)

@@ -55,6 +55,7 @@ def encode_step(
         "word_count": word_count,
         "tail_bits": length - 64 * (word_count - 1),
         "first_sample": first_sample,
+        "first_stream": 0,
         "threshold_offset": threshold_offset,
         "domain": domain,
         "key_lo": seed & 0xFFFF_FFFF,

@@ -107,6 +107,7 @@ def _encode(rng: Rng) -> Case:
         "word_count": word_count,
         "tail_bits": tail_bits,
         "first_sample": int(rng.choice((0, 5, 2**32 - samples))),
+        "first_stream": int(rng.choice((0, 3, 2**32 - streams))),
         "threshold_offset": offset,
         "domain": int(_u32(rng, 1)[0]),
         "key_lo": int(_u32(rng, 1)[0]),

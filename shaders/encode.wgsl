@@ -44,7 +44,7 @@ fn encode(
         return;
     }
     let word = item % params.word_count;
-    let stream = row % params.stream_count;
+    let stream = params.first_stream + row % params.stream_count;
     let sample = params.first_sample + row / params.stream_count;
     let threshold = thresholds[params.threshold_offset + row];
     var bits = vec2(0xffffffffu);

@@ -48,7 +48,7 @@ def test_devices_lists_adapters_then_cpu_then_numpy() -> None:
     assert [device.index for device in found] == list(range(len(found)))
     assert [device.kind for device in found[-2:]] == ["cpu", "numpy"]
     assert all(device.kind == "gpu" for device in found[:-2])
-    assert found[-2].tier == scgpu.simd_tier() and found[-2].threads == 1
+    assert found[-2].tier == scgpu.simd_tier() and found[-2].threads == scgpu.num_threads()
     for device in found[:-2]:
         assert device.limits["max-storage-buffer-binding-size"] >= 1 << 27
         assert device.driver and device.backend and device.type

@@ -18,7 +18,8 @@ TOP_LEVEL = {
     *("scgpu", "shaders", "cpu_ref", "tests", "tools", "docs", "examples", ".ci"),
     *("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore"),
 }
-ZIG_FRAME = {"abi", "main", "cpu", "kernels", "popcount", "emulate"}  # the files of cpu_ref/ that are no operation
+# The files of cpu_ref/ that are no operation.
+ZIG_FRAME = {"abi", "main", "cpu", "kernels", "popcount", "pool", "split", "emulate"}
 
 
 def cells(op: str) -> list[Path]:

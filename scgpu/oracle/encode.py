@@ -46,6 +46,7 @@ def encode(
     word_count: int,
     tail_bits: int,
     first_sample: int,
+    first_stream: int,
     threshold_offset: int,
     domain: int,
     key_lo: int,
@@ -59,7 +60,7 @@ def encode(
         index = np.arange(begin, min(begin + WORDS_AT_ONCE, total), dtype=np.uint64)
         row, word = np.divmod(index, np.uint64(2 * word_count))
         sample, stream = np.divmod(row, np.uint64(stream_count))
-        u = uniforms(word, stream, sample + np.uint64(first_sample), domain, key_lo, key_hi)
+        u = uniforms(word, stream + np.uint64(first_stream), sample + np.uint64(first_sample), domain, key_lo, key_hi)
         threshold = rows[row.astype(np.int64)][:, None]
         bits = (u < threshold) | (threshold == ALWAYS)
         halves[begin : begin + index.size] = np.packbits(bits, axis=1, bitorder="little").view("<u4")[:, 0]

@@ -1,0 +1,129 @@
+//! How the work of each operation is divided among threads: by output, so that the result
+//! does not depend on the division. `units` can be done apart, `part` is the call for a range
+//! of them, and `nanoseconds` estimates the whole on one thread.
+
+const abi = @import("abi.zig");
+
+pub const philox = struct {
+    pub fn units(call: *const abi.Philox) u64 {
+        return call.block_count;
+    }
+    pub fn nanoseconds(call: *const abi.Philox) u64 {
+        return 5 * @as(u64, call.block_count);
+    }
+    pub fn part(call: *const abi.Philox, begin: u64, end: u64) abi.Philox {
+        var p = call.*;
+        p.block_count = @intCast(end - begin);
+        p.counters += 4 * begin;
+        p.keys += 2 * begin;
+        p.words += 4 * begin;
+        return p;
+    }
+};
+
+pub const encode = struct {
+    fn bySample(call: *const abi.Encode) bool {
+        return call.sample_count > 1;
+    }
+    pub fn units(call: *const abi.Encode) u64 {
+        return if (bySample(call)) call.sample_count else call.stream_count;
+    }
+    pub fn nanoseconds(call: *const abi.Encode) u64 {
+        return 8 * @as(u64, call.sample_count) * call.stream_count * call.word_count;
+    }
+    pub fn part(call: *const abi.Encode, begin: u64, end: u64) abi.Encode {
+        var p = call.*;
+        const first_row = if (bySample(call)) begin * call.stream_count else begin;
+        p.thresholds += call.threshold_offset + first_row;
+        p.threshold_offset = 0;
+        p.words += first_row * call.word_count;
+        if (bySample(call)) {
+            p.sample_count = @intCast(end - begin);
+            p.first_sample +%= @intCast(begin);
+        } else {
+            p.stream_count = @intCast(end - begin);
+            p.first_stream +%= @intCast(begin);
+        }
+        return p;
+    }
+};
+
+pub const dense = struct {
+    /// Multiples of every register tile, so that a division costs no partial ones.
+    const samples = 12;
+    const neurons = 4;
+
+    pub fn units(call: *const abi.Dense) u64 {
+        if (call.sample_count > 1) return (@as(u64, call.sample_count) + samples - 1) / samples;
+        return (@as(u64, call.neuron_count) + neurons - 1) / neurons;
+    }
+    pub fn nanoseconds(call: *const abi.Dense) u64 {
+        return @intCast(@as(u128, call.sample_count) * call.neuron_count * (call.word_end -| call.word_begin) / 6);
+    }
+    pub fn part(call: *const abi.Dense, begin: u64, end: u64) abi.Dense {
+        var p = call.*;
+        p.counts += call.count_offset;
+        p.count_offset = 0;
+        if (call.sample_count > 1) {
+            const first = begin * samples;
+            p.sample_count = @intCast(@min(end * samples, call.sample_count) - first);
+            p.inputs += first * call.row_words;
+            p.counts += first * call.neuron_count;
+        } else {
+            const first = begin * neurons;
+            p.neuron_count = @intCast(@min(end * neurons, call.neuron_count) - first);
+            p.weights += first * call.row_words;
+            p.counts += first;
+        }
+        return p;
+    }
+};
+
+pub const count = struct {
+    pub fn units(call: *const abi.Count) u64 {
+        return call.stream_count;
+    }
+    pub fn nanoseconds(call: *const abi.Count) u64 {
+        return @as(u64, call.stream_count) * call.word_count / 4;
+    }
+    pub fn part(call: *const abi.Count, begin: u64, end: u64) abi.Count {
+        var p = call.*;
+        p.stream_count = @intCast(end - begin);
+        p.words += begin * call.word_count;
+        p.counts += begin * call.segment_count;
+        return p;
+    }
+};
+
+pub const bitwise = struct {
+    pub fn units(call: *const abi.Bitwise) u64 {
+        return call.stream_count;
+    }
+    pub fn nanoseconds(call: *const abi.Bitwise) u64 {
+        return @as(u64, call.stream_count) * call.word_count / 2;
+    }
+    pub fn part(call: *const abi.Bitwise, begin: u64, end: u64) abi.Bitwise {
+        var p = call.*;
+        p.stream_count = @intCast(end - begin);
+        p.left += begin * call.word_count;
+        p.right += begin * call.word_count;
+        p.result += begin * call.word_count;
+        return p;
+    }
+};
+
+pub const activation = struct {
+    pub fn units(call: *const abi.Activation) u64 {
+        return call.element_count;
+    }
+    pub fn nanoseconds(call: *const abi.Activation) u64 {
+        return 2 * @as(u64, call.element_count);
+    }
+    pub fn part(call: *const abi.Activation, begin: u64, end: u64) abi.Activation {
+        var p = call.*;
+        p.element_count = @intCast(end - begin);
+        p.counts += begin;
+        p.thresholds += begin;
+        return p;
+    }
+};

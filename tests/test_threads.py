@@ -1,0 +1,165 @@
+"""Threads of the CPU: results do not depend on them, and they may change at any time."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from test_devices import python
+
+import scgpu
+from scgpu import parity
+from scgpu.backend import Backend
+from scgpu.devices import backend_of
+from scgpu.parity import Case, make_case
+
+
+def large_cases() -> list[Case]:
+    """Calls of every operation that are worth more than one thread, with odd sizes."""
+    rng = np.random.default_rng(0)
+
+    def words(*shape: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        return rng.integers(0, 2**64, shape, dtype=np.uint64)
+
+    def u32(size: int) -> np.ndarray[Any, np.dtype[np.uint32]]:
+        return rng.integers(0, 2**32, size, dtype=np.uint32)
+
+    encode = {
+        "word_count": 17,
+        "tail_bits": 5,
+        "first_sample": 2**32 - 50,
+        "first_stream": 2**32 - 2000,
+        "threshold_offset": 3,
+        "domain": 7,
+        "key_lo": 1,
+        "key_hi": 2,
+    }
+    dense = {"word_begin": 3, "word_end": 200, "count_offset": 5, "initial": 2**32 - 1, "accumulate": 0, "bipolar": 1}
+    made = []
+    for samples, streams in ((1, 1001), (37, 29), (2, 501)):
+        params = {"sample_count": samples, "stream_count": streams, **encode}
+        made.append(make_case("encode", params, {"thresholds": u32(3 + samples * streams)}))
+    for samples, neurons in ((1, 3001), (101, 67), (13, 333)):
+        params = {"sample_count": samples, "neuron_count": neurons, "row_words": 201, **dense}
+        inputs: dict[str, Any] = {
+            "weights": words(neurons * 201),
+            "inputs": words(samples * 201),
+            "counts": u32(5 + samples * neurons),
+        }
+        made.append(make_case("dense", params, inputs))
+    params = {"block_count": 30_001, "rounds": 10}
+    made.append(make_case("philox", params, {"counters": u32(4 * 30_001), "keys": u32(2 * 30_001)}))
+    params = {"stream_count": 1003, "word_count": 301, "segment_words": 100, "segment_count": 4}
+    made.append(make_case("count", params, {"words": words(1003, 301)}))
+    for operation in range(4):
+        params = {"operation": operation, "stream_count": 1003, "word_count": 201, "tail_bits": 9}
+        made.append(make_case("bitwise", params, {"left": words(1003, 201), "right": words(1003, 201)}))
+    params = {"element_count": 70_001, "offset": 5, "full_scale": 2**31, "floor": 0}
+    made.append(make_case("activation", params, {"counts": u32(70_001)}))
+    return made
+
+
+@pytest.fixture
+def threads() -> Any:
+    """Restores the number of threads."""
+    before = scgpu.num_threads()
+    yield
+    scgpu.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_threads_change_no_bit(count: int, oracle: Backend) -> None:
+    scgpu.set_num_threads(count)
+    assert scgpu.num_threads() == count and scgpu.device("cpu").threads == count
+    for tier in scgpu.simd_tiers():
+        backend = backend_of(scgpu.device(f"cpu:{tier}"))
+        for case in large_cases():
+            for _ in range(3):
+                assert parity.wrong_words(case, case.run(backend), oracle) == 0, case
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_change_while_others_compute(oracle: Backend) -> None:
+    backend = backend_of(scgpu.device("cpu"))
+    cases = large_cases()
+    expected = [case.run(oracle) for case in cases]
+    wrong: list[Case] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            for case, right in zip(cases, expected, strict=True):
+                if any((a != b).any() for a, b in zip(case.run(backend), right, strict=True)):
+                    wrong.append(case)
+
+    callers = [threading.Thread(target=work) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for count in (2, 1, 5, 3, 1, 2, 8, 2) * 6:
+        scgpu.set_num_threads(count)
+        threading.Event().wait(0.02)
+    stop.set()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_leave_when_there_are_too_many() -> None:
+    scgpu.set_num_threads(6)
+    assert len([t for t in threading.enumerate() if t.name.startswith("scgpu-")]) == 5
+    scgpu.set_num_threads(2)
+    assert [t.name for t in threading.enumerate() if t.name.startswith("scgpu-")] == ["scgpu-1"]
+
+
+def test_threads_really_share_the_work() -> None:
+    # workers' processor time shows that they computed
+    code = """
+import numpy as np, resource, scgpu, threading, time
+scgpu.set_num_threads(2)
+layer = scgpu.DenseLayer(256, 256, 1024, device="cpu")
+x = np.full((256, 256), 0.5)
+begin = time.thread_time(), time.process_time()
+for _ in range(20):
+    layer.counts(x)
+own, all_threads = time.thread_time() - begin[0], time.process_time() - begin[1]
+print(all_threads > 1.3 * own)
+"""
+    assert python(code, SCGPU_NUM_THREADS="").stdout == "True\n"
+
+
+def test_threads_variable() -> None:
+    code = "import scgpu; print(scgpu.num_threads(), scgpu.device('cpu').threads)"
+    assert python(code, SCGPU_NUM_THREADS="3").stdout == "3 3\n"
+    for bad in ("0", "-1", "many", "1025"):
+        done = python(code, SCGPU_NUM_THREADS=bad)
+        assert f"SCGPU_NUM_THREADS must be a number from 1 to 1024; got '{bad}'" in done.stderr
+
+
+def test_threads_after_a_fork_and_at_exit() -> None:
+    code = """
+import os, numpy as np, scgpu
+scgpu.set_num_threads(4)
+layer = scgpu.DenseLayer(128, 128, 1024, device="cpu")
+x = np.full((64, 128), 0.5)
+expected = layer.counts(x)
+child = os.fork()
+same = all(np.array_equal(layer.counts(x), expected) for _ in range(10))
+scgpu.set_num_threads(3)
+same = same and np.array_equal(layer.counts(x), expected)
+if child == 0:
+    os._exit(0 if same else 1)
+_, status = os.waitpid(child, 0)
+print(same, status)
+"""
+    done = python(code)
+    assert done.stdout == "True 0\n" and done.stderr == "" and done.returncode == 0
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), (1025, ValueError), (1.5, TypeError)])
+def test_threads_rejects(n: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="n must be"):
+        scgpu.set_num_threads(n)
