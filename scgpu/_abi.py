@@ -16,18 +16,20 @@ evaluate them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import CodeType
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 CONTRACT_VERSION = 1
 
 Params = Mapping[str, int]
 
 
-def _compiled(expression: str) -> CodeType:
-    return compile(expression, "<scgpu._abi>", "eval")
+def _function(names: Iterable[str], expression: str) -> Callable[..., Any]:
+    """The expression as a function of the names, by position; the expressions are this file's own."""
+    function: Callable[..., Any] = eval(f"lambda {', '.join(names)}: {expression}", {"__builtins__": {}})
+    return function
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,6 @@ class Buffer:
     access: Literal["in", "out", "inout"]
     size: str
 
-    def elements(self, params: Params) -> int:
-        """Number of elements that the kernel may touch for these parameters."""
-        return int(eval(_SIZES[self.size], {"__builtins__": {}}, dict(params)))
-
 
 @dataclass(frozen=True)
 class Op:
@@ -75,11 +73,19 @@ class Op:
     choose: Callable[[Params], int] = field(default=lambda params: 0)
     constants: dict[str, int] = field(default_factory=dict)
 
+    @cached_property
+    def sizes(self) -> Callable[..., tuple[int, ...]]:
+        """Elements that the kernel may touch of each buffer, from the parameters in order."""
+        return _function(self.params, f"({', '.join(buffer.size for buffer in self.buffers)},)")
+
+    @cached_property
+    def _items(self) -> Callable[..., int]:
+        return _function((*self.params, *self.variants[0]), self.work_items)
+
     def workgroups(self, params: Params, variant: int) -> int:
         """Workgroups to dispatch for these parameters."""
         overrides = self.variants[variant]
-        names = {**params, **overrides}
-        items = int(eval(_SIZES[self.work_items], {"__builtins__": {}}, names))
+        items = self._items(*params.values(), *overrides.values())
         return items if self.work_item == "workgroup" else -(-items // overrides["wg_size"])
 
 
@@ -175,12 +181,6 @@ OPS: dict[str, Op] = {
             work_items="element_count",
         ),
     )
-}
-
-_SIZES: dict[str, CodeType] = {
-    expression: _compiled(expression)
-    for op in OPS.values()
-    for expression in (op.work_items, *(buffer.size for buffer in op.buffers))
 }
 
 # Above this many 64-bit words one kernel call is split into passes. Software rasterisers end

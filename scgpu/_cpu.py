@@ -119,7 +119,8 @@ class NativeBackend(HostBackend):
             op = check_step(step)
             arguments: list[int] = list(step.params.values())
             for buffer in step.buffers:
-                arguments += (buffer.ctypes.data, buffer.size)
+                # .ctypes.data says the same at three times the cost
+                arguments += (buffer.__array_interface__["data"][0], buffer.size)
             status = getattr(self._library, op.name)(self._tier, ctypes.byref(_CALLS[op.name](*arguments)))
             if status:
                 raise NativeLibraryError(f"the native library refused {op.name} with status {status}; {REMEDY}")

@@ -116,15 +116,14 @@ def check_step(step: Step) -> _abi.Op:
     op = _abi.OPS[step.op]
     if tuple(step.params) != op.params:
         raise TypeError(f"{op.name} takes the parameters {op.params}; got {tuple(step.params)}")
-    for name, value in step.params.items():
-        if not 0 <= value <= 0xFFFF_FFFF:
-            raise ValueError(f"{op.name}: {name}={value} does not fit 32 bits")
+    values = step.params.values()
+    if min(values) < 0 or max(values) > 0xFFFF_FFFF:
+        raise ValueError(f"{op.name}: a parameter of {dict(step.params)} does not fit 32 bits")
     if len(step.buffers) != len(op.buffers):
         raise TypeError(f"{op.name} takes {len(op.buffers)} buffers; got {len(step.buffers)}")
-    for declared, buffer in zip(op.buffers, step.buffers, strict=True):
+    for declared, buffer, needed in zip(op.buffers, step.buffers, op.sizes(*values), strict=True):
         if buffer.dtype != DTYPES[declared.dtype]:
             raise TypeError(f"{op.name}: {declared.name} must be {declared.dtype}; got {buffer.dtype}")
-        needed = declared.elements(step.params)
         if buffer.size < needed:
             raise ValueError(f"{op.name}: {declared.name} has {buffer.size} elements; {needed} are needed")
     return op

@@ -137,6 +137,8 @@ class Bitstream:
 
     def to(self, device: str | int | Device) -> Bitstream:
         """The same bitstreams on another device (itself when it is there already)."""
+        if device is self._backend.device:
+            return self
         backend = backend_of(choose_device(device))
         if backend is self._backend:
             return self

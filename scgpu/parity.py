@@ -54,8 +54,7 @@ def wrong_words(case: Case, got: Sequence[NDArray[Any]], oracle: Backend) -> int
 def make_case(op: str, params: dict[str, int], inputs: dict[str, NDArray[Any]]) -> Case:
     """A case from its inputs; outputs get the sentinel and a guard, ``inout`` ones the guard."""
     buffers = []
-    for buffer in OPS[op].buffers:
-        size = buffer.elements(params)
+    for buffer, size in zip(OPS[op].buffers, OPS[op].sizes(*params.values()), strict=True):
         guard = np.full(GUARD, SENTINEL & (2 ** (8 * DTYPES[buffer.dtype].itemsize) - 1), DTYPES[buffer.dtype])
         if buffer.access == "out":
             buffers.append(np.resize(guard, size + GUARD))
