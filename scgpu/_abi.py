@@ -142,13 +142,14 @@ OPS: dict[str, Op] = {
                 Buffer("inputs", "u64", "in", "sample_count * row_words"),
                 Buffer("counts", "u32", "inout", "count_offset + sample_count * neuron_count"),
             ),
-            work_items="-(-neuron_count // neuron_tile) * -(-sample_count // sample_tile)",
+            work_items="-(-neuron_count // 4) * -(-sample_count // sample_tile)",
             work_item="workgroup",
-            variants=(
-                {"wg_size": 64, "neuron_tile": 1, "sample_tile": 1},
-                {"wg_size": 64, "neuron_tile": 4, "sample_tile": 4},
+            variants=tuple(
+                {"wg_size": 64, "sample_tile": sample_tile, "xor_products": xor_products}
+                for sample_tile in (1, 4)
+                for xor_products in (0, 1)
             ),
-            choose=lambda params: 0 if params["sample_count"] < 4 else 1,
+            choose=lambda params: 2 * (params["sample_count"] > 1) + (params["bipolar"] != 0),
         ),
         Op(
             "count",
@@ -185,8 +186,8 @@ OPS: dict[str, Op] = {
 
 # Above this many 64-bit words one kernel call is split into passes. Software rasterisers end
 # an invocation after 65,535 loop trips, all its loops summed; 64 invocations share these words
-# and the largest register block makes 25 trips per word: 51,200.
-PASS_WORDS = 1 << 17
+# and make 8,192 trips.
+PASS_WORDS = 1 << 19
 
 
 def digest() -> int:

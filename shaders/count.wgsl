@@ -25,8 +25,8 @@ fn count(
         let bits = countOneBits(words[row + w]);
         ones += bits.x + bits.y;
     }
-    let total = workgroup_sum(ones, lane);
+    let total = workgroup_sum(vec4(ones, 0u, 0u, 0u), lane);
     if (lane == 0u) {
-        counts[item] = total;
+        counts[item] = total.x;
     }
 }
