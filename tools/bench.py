@@ -5,7 +5,8 @@ it stands a ceiling that this machine showed in the same run:
 
 * one sample reads each weight once: the ceiling is the time to count the ones of as many bytes;
 * a batch re-uses what it read: the ceiling is the time of its products alone at the rate that
-  the same kernel reaches on rows that stay in the second-level cache; encode comes on top;
+  the same kernel reaches on rows that stay in the second-level cache (on a GPU: on a large
+  layer); encode comes on top;
 * encode has no ceiling here but the peer.
 
 The peer is PyPI's sc-neurocore-engine (Rust SIMD; `pip install sc-neurocore-engine`), whose
@@ -86,9 +87,9 @@ def read_ceiling(device: scgpu.Device, nbytes: int) -> Work:
 
 
 def product_rate(device: scgpu.Device) -> float:
-    """Products of 64 bits by 64 bits per microsecond, with rows that stay in the second-level cache."""
+    """Products of 64 bits by 64 bits per microsecond, on the CPU with rows that stay in its second-level cache."""
     backend = backend_of(device)
-    samples, neurons, row_words = 120, 64, 512
+    samples, neurons, row_words = (256, 256, 1024) if device.kind == "gpu" else (120, 64, 512)
     rng = np.random.default_rng(0)
     params = {
         "sample_count": samples,
