@@ -265,15 +265,15 @@ class GpuBackend:
                     compute_pass.dispatch_workgroups(*grid)
                 compute_pass.end()
             offsets = np.cumsum([0, *(buffer.size * buffer.dtype.itemsize for buffer in read)]).tolist()
-            staging = self._staging.take(offsets[-1]) if offsets[-1] else None
-            for buffer, begin, end in zip(read, offsets, offsets[1:], strict=False):
-                if end > begin:
-                    encoder.copy_buffer_to_buffer(buffer.raw, 0, staging, begin, end - begin)
-            self._gpu.queue.submit([encoder.finish()])
-            self.submissions += 1
-            if staging is None:
+            if not offsets[-1]:
+                self._submit(encoder)
                 return [np.empty(0, buffer.dtype) for buffer in read]
+            staging = self._staging.take(offsets[-1])
             try:
+                for buffer, begin, end in zip(read, offsets, offsets[1:], strict=False):
+                    if end > begin:
+                        encoder.copy_buffer_to_buffer(buffer.raw, 0, staging, begin, end - begin)
+                self._submit(encoder)
                 staging.map_async("READ_NOSYNC", 0, offsets[-1]).sync_wait()
                 content = np.frombuffer(staging.read_mapped(0, offsets[-1]), np.uint8)
                 staging.unmap()
@@ -287,6 +287,10 @@ class GpuBackend:
             content[begin:end].view(buffer.dtype)
             for buffer, begin, end in zip(read, offsets, offsets[1:], strict=False)
         ]
+
+    def _submit(self, encoder: Any) -> None:
+        self._gpu.queue.submit([encoder.finish()])
+        self.submissions += 1
 
     def _dispatch(self, op: _abi.Op, step: Step) -> tuple[Any, Any, bytes, tuple[int, int, int]]:
         """Pipeline, bind group, parameter block and grid of one step."""
