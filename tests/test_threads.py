@@ -116,17 +116,20 @@ def test_threads_leave_when_there_are_too_many() -> None:
 
 
 def test_threads_really_share_the_work() -> None:
-    # workers' processor time shows that they computed
+    # processor time of other threads shows that they computed; on a busy machine that may take a while
     code = """
 import numpy as np, resource, scgpu, threading, time
 scgpu.set_num_threads(2)
 layer = scgpu.DenseLayer(256, 256, 1024, device="cpu")
 x = np.full((256, 256), 0.5)
-begin = time.thread_time(), time.process_time()
-for _ in range(20):
-    layer.counts(x)
-own, all_threads = time.thread_time() - begin[0], time.process_time() - begin[1]
-print(all_threads > 1.3 * own)
+deadline, shared = time.monotonic() + 60, False
+while not shared and time.monotonic() < deadline:
+    begin = time.thread_time(), time.process_time()
+    for _ in range(20):
+        layer.counts(x)
+    own, all_threads = time.thread_time() - begin[0], time.process_time() - begin[1]
+    shared = all_threads > 1.3 * own
+print(shared)
 """
     assert python(code, SCGPU_NUM_THREADS="").stdout == "True\n"
 
