@@ -3,6 +3,7 @@
 //!            counts[b, n] = base - popcount(weights[n] XOR inputs[b])  (bipolar)
 //!            over the words word_begin .. word_end of a row; base is `initial`, or the
 //!            count already there when `accumulate` is 1
+//! Layout:    count (b, n) lies at count_offset + b * count_stride + n
 //! Why XOR:   with zero tails popcount(XNOR, masked) summed over the inputs is
 //!            n_inputs * length - popcount(XOR), so `initial` carries n_inputs * length
 //! Blocks:    a panel of words that stays in the first-level cache is multiplied for a tile of
@@ -28,14 +29,14 @@ const Tile = struct {
     fn run(tile: Tile, comptime bipolar: bool, comptime neurons: usize, comptime samples: usize, neuron: usize, sample: usize) void {
         const call = tile.call;
         const row_words: usize = call.row_words;
-        const neuron_count: usize = call.neuron_count;
+        const count_stride: usize = call.count_stride;
         var weights: [neurons][*]const u64 = undefined;
         var inputs: [samples][*]const u64 = undefined;
         inline for (0..neurons) |n| weights[n] = call.weights + (neuron + n) * row_words + tile.begin;
         inline for (0..samples) |s| inputs[s] = call.inputs + (sample + s) * row_words + tile.begin;
         const ones = popcount.products(if (bipolar) .xor else .bit_and, neurons, samples, weights, inputs, tile.end - tile.begin);
         inline for (0..samples) |s| {
-            const counts = call.counts + call.count_offset + (sample + s) * neuron_count + neuron;
+            const counts = call.counts + call.count_offset + (sample + s) * count_stride + neuron;
             inline for (0..neurons) |n| {
                 const base = if (tile.first) call.initial else counts[n];
                 counts[n] = if (bipolar) base -% ones[n][s] else base +% ones[n][s];

@@ -68,7 +68,7 @@ pub const dense = struct {
             const first = begin * samples;
             p.sample_count = @intCast(@min(end * samples, call.sample_count) - first);
             p.inputs += first * call.row_words;
-            p.counts += first * call.neuron_count;
+            p.counts += first * call.count_stride;
         } else {
             const first = begin * neurons;
             p.neuron_count = @intCast(@min(end * neurons, call.neuron_count) - first);

@@ -133,6 +133,7 @@ OPS: dict[str, Op] = {
                 "word_begin",
                 "word_end",
                 "count_offset",
+                "count_stride",
                 "initial",
                 "accumulate",
                 "bipolar",
@@ -140,7 +141,7 @@ OPS: dict[str, Op] = {
             buffers=(
                 Buffer("weights", "u64", "in", "neuron_count * row_words"),
                 Buffer("inputs", "u64", "in", "sample_count * row_words"),
-                Buffer("counts", "u32", "inout", "count_offset + sample_count * neuron_count"),
+                Buffer("counts", "u32", "inout", "count_offset + (sample_count - 1) * count_stride + neuron_count"),
             ),
             work_items="-(-neuron_count // 4) * -(-sample_count // sample_tile)",
             work_item="workgroup",

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import _abi, _wgsl
-from scgpu.backend import DTYPES, Device, Step, check_step
+from scgpu.backend import DTYPES, Device, Step, check_step, require_host_memory
 from scgpu.errors import GpuError, TooLargeError
 
 REQUIRED_FEATURE = "immediates"
@@ -225,6 +225,11 @@ class GpuBackend:
                 f"{nbytes:,} bytes are needed in one buffer and {self.device} allows {self.largest_buffer:,}; "
                 "use a smaller batch, length or layer, or device='cpu'"
             )
+
+    def require_total(self, nbytes: int) -> None:
+        """Refuse what a software adapter's memory, the host's, cannot hold; a hardware one's is not told."""
+        if self.device.software:
+            require_host_memory(nbytes)
 
     def empty(self, dtype: str, size: int) -> GpuBuffer:
         """Make a buffer of unspecified content."""

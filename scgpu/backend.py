@@ -98,6 +98,10 @@ class Backend(Protocol):
         """Raise `TooLargeError` when a buffer of so many bytes cannot be had."""
         ...
 
+    def require_total(self, nbytes: int) -> None:
+        """Raise `TooLargeError` when so many bytes, in buffers of any size, are known not to fit."""
+        ...
+
     def empty(self, dtype: str, size: int) -> Any:
         """Make a buffer of unspecified content; `TooLargeError` when it does not fit."""
         ...
@@ -144,6 +148,13 @@ def free_memory() -> int:
         return 1 << 40
 
 
+def require_host_memory(nbytes: int) -> None:
+    """Raise `TooLargeError` when the host has not so many bytes free."""
+    # Linux hands out more than it has and kills the process at the first touch.
+    if nbytes > SMALL_BYTES and nbytes > (free := free_memory()):
+        raise TooLargeError(f"{nbytes:,} bytes are needed and {free:,} are free; use a smaller batch, length or layer")
+
+
 class HostBackend:
     """Buffers for the backends whose memory is the host's: NumPy arrays."""
 
@@ -151,11 +162,11 @@ class HostBackend:
 
     def require(self, nbytes: int) -> None:
         """Refuse memory that the machine does not have before it is touched."""
-        # Linux hands out more than it has and kills the process at the first touch.
-        if nbytes > SMALL_BYTES and nbytes > (free := free_memory()):
-            raise TooLargeError(
-                f"{nbytes:,} bytes are needed and {free:,} are free; use a smaller batch, length or layer"
-            )
+        require_host_memory(nbytes)
+
+    def require_total(self, nbytes: int) -> None:
+        """The same for a total: host memory is one piece."""
+        self.require(nbytes)
 
     def empty(self, dtype: str, size: int) -> NDArray[Any]:
         """Make an array of unspecified content."""

@@ -30,8 +30,9 @@ def initial_weights(
     total = n_neurons * n_inputs
     flat = np.empty(total)
     key = [seed & 0xFFFF_FFFF, seed >> 32]
-    for begin in range(0, total, DRAWS_AT_ONCE):
-        end = min(begin + DRAWS_AT_ONCE, total)
+    at_once = min(DRAWS_AT_ONCE, backend_of(device).largest_buffer // 16)
+    for begin in range(0, total, at_once):
+        end = min(begin + at_once, total)
         counter = np.zeros((end - begin, 4), np.uint32)
         counter[:, 1] = np.arange(begin, end, dtype=np.uint64)
         counter[:, 3] = domain_of("initial", tensor_id)
@@ -113,17 +114,21 @@ class DenseLayer:
                 "tensor. Split the neurons over several layers with different tensor_id."
             )
         self._device = choose_device(device)
-        self._require_weights()
+        self._part_neurons = self._neurons_per_part()
         if weights is None:
             weights = initial_weights(
                 self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
             )
         self.weights = weights
 
-    def _require_weights(self) -> None:
-        """Refuse a layer that cannot fit before its weights are drawn."""
+    def _neurons_per_part(self) -> int:
+        """Neurons whose weight streams share a buffer; a layer that cannot fit is refused here."""
+        backend = backend_of(self._device)
+        row_bytes = self.n_inputs * -(-self.length // 64) * 8
         try:
-            backend_of(self._device).require(self.n_inputs * self.n_neurons * -(-self.length // 64) * 8)
+            backend.require(row_bytes)
+            backend.require_total(row_bytes * self.n_neurons)
+            return min(self.n_neurons, backend.largest_buffer // row_bytes)
         except TooLargeError as error:
             raise TooLargeError(
                 f"weight streams of n_inputs={self.n_inputs}, n_neurons={self.n_neurons}, length={self.length} "
@@ -150,23 +155,40 @@ class DenseLayer:
             raise ValueError(
                 f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; got {values.shape}"
             )
-        packed = encode(
-            values.reshape(-1),
-            self.length,
-            self.seed,
-            polarity=self.polarity,
-            purpose="weight",
-            tensor_id=self.tensor_id,
-            device=self._device,
-        )
+        parts = []
+        for begin in range(0, self.n_neurons, self._part_neurons):
+            rows = values[begin : begin + self._part_neurons]
+            part = encode(
+                rows.reshape(-1),
+                self.length,
+                self.seed,
+                polarity=self.polarity,
+                first_stream=begin * self.n_inputs,
+                purpose="weight",
+                tensor_id=self.tensor_id,
+                device=self._device,
+            )
+            parts.append((begin, part._reshaped(*rows.shape)))
         self._weights = values.copy()
         self._weights.flags.writeable = False
-        self._packed = packed._reshaped(self.n_neurons, self.n_inputs)
+        self._parts = parts
+
+    @property
+    def weight_parts(self) -> list[tuple[int, Bitstream]]:
+        """Weight streams on the device, in as many buffers as they need: first neuron, streams."""
+        return self._parts
 
     @property
     def packed_weights(self) -> Bitstream:
-        """Weight streams, shape (n_neurons, n_inputs), on the device."""
-        return self._packed
+        """Weight streams, shape (n_neurons, n_inputs).
+
+        On the layer's device; on ``numpy``, put together, where one buffer of the device cannot
+        hold them.
+        """
+        if len(self._parts) == 1:
+            return self._parts[0][1]
+        words = np.concatenate([part.words for _, part in self._parts])
+        return Bitstream.from_words(words, self.length, polarity=self.polarity, device="numpy")
 
     def counts(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.uint64]:
         """Ones in the products of the encoded inputs with the weights, summed over the inputs.
@@ -237,7 +259,7 @@ class DenseLayer:
         batch = batch_shape[0] if batch_shape else 1
         if batch == 0:
             return np.empty((0, self.n_neurons), np.uint64)
-        backend = self._packed._backend
+        backend = backend_of(self._device)
         counts = backend.empty("u32", batch * self.n_neurons)
         steps = dense_steps(self, inputs.to(self._device)._buffer, counts, batch)
         (out,) = backend.execute(steps, [counts])

@@ -45,6 +45,7 @@ def encode_step(
     seed: int,
     first_sample: int,
     domain: int,
+    first_stream: int = 0,
     threshold_offset: int = 0,
 ) -> Step:
     """The kernel call that turns thresholds of (sample, stream) into words of (sample, stream, word)."""
@@ -55,7 +56,7 @@ def encode_step(
         "word_count": word_count,
         "tail_bits": length - 64 * (word_count - 1),
         "first_sample": first_sample,
-        "first_stream": 0,
+        "first_stream": first_stream,
         "threshold_offset": threshold_offset,
         "domain": domain,
         "key_lo": seed & 0xFFFF_FFFF,
@@ -72,6 +73,7 @@ def encode(
     polarity: Polarity = "unipolar",
     resolution: int = 32,
     first_sample: int = 0,
+    first_stream: int = 0,
     purpose: Purpose = "input",
     tensor_id: int = 0,
     device: str | int | Device = "auto",
@@ -80,7 +82,7 @@ def encode(
 
     Bit t of stream i in sample b is 1 if and only if U < T, with T the threshold of
     ``p[b, i]`` and U the 32-bit number that Philox4x32-10 gives for (seed, purpose,
-    tensor_id, first_sample + b, i, t): the same bits on every device, for any batch split.
+    tensor_id, first_sample + b, first_stream + i, t): the same bits on every device, for any batch split.
 
     Parameters
     ----------
@@ -97,6 +99,9 @@ def encode(
     first_sample : int
         Sample index of row 0; row b of a batch equals the row encoded alone with
         ``first_sample=b``.
+    first_stream : int
+        Stream index of column 0; columns from i on of an array equal those columns encoded
+        alone with ``first_stream=i``.
     purpose : {"input", "weight", "select", "noise", "initial"}
         What the streams are for; streams of different purposes are independent.
     tensor_id : int
@@ -136,6 +141,7 @@ def encode(
     shape = values.shape
     sample_count, stream_count = values.reshape(-1, shape[-1]).shape if values.size else (0, 0)
     first_sample = arguments.integer("first_sample", first_sample, 0, 2**32 - max(sample_count, 1))
+    first_stream = arguments.integer("first_stream", first_stream, 0, 2**32 - max(stream_count, 1))
     if values.size > 2**32 - 1:
         raise TooLargeError(f"p has {values.size:,} values; at most 2**32 - 1 streams fit one call: split the batch")
     backend = backend_of(choose_device(device))
@@ -152,6 +158,7 @@ def encode(
             length=length,
             seed=seed,
             first_sample=first_sample,
+            first_stream=first_stream,
             domain=domain_of(purpose, tensor_id),
         )
         backend.execute([step])

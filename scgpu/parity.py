@@ -118,7 +118,7 @@ def _encode(rng: Rng) -> Case:
 def _dense(rng: Rng) -> Case:
     samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 4, 7, 33, 70)))
     row_words = int(rng.choice((1, 2, 7, 16, 63, 64, 65, 200, 1000)))
-    offset = int(rng.integers(0, 9))
+    offset, stride = int(rng.integers(0, 9)), neurons + int(rng.choice((0, 0, 5)))
     begin, end = sorted(int(i) for i in rng.integers(0, row_words + 1, 2))
     if rng.random() < 0.5:
         begin, end = 0, row_words
@@ -129,6 +129,7 @@ def _dense(rng: Rng) -> Case:
         "word_begin": begin,
         "word_end": end,
         "count_offset": offset,
+        "count_stride": stride,
         "initial": int(rng.choice((0, 64 * row_words, 0xFFFF_FFFF))),
         "accumulate": int(rng.integers(2)),
         "bipolar": int(rng.integers(2)),
@@ -136,7 +137,7 @@ def _dense(rng: Rng) -> Case:
     inputs: dict[str, NDArray[Any]] = {
         "weights": rng.integers(0, 2**64, neurons * row_words, dtype=np.uint64),
         "inputs": rng.integers(0, 2**64, samples * row_words, dtype=np.uint64),
-        "counts": _u32(rng, offset + samples * neurons),
+        "counts": _u32(rng, offset + (samples - 1) * stride + neurons),
     }
     return make_case("dense", params, inputs)
 

@@ -33,8 +33,8 @@ class Layer(Protocol):
     tensor_id: int
 
     @property
-    def packed_weights(self) -> Bitstream:
-        """Weight streams, on the device where the layer runs."""
+    def weight_parts(self) -> list[tuple[int, Bitstream]]:
+        """Weight streams on the device where the layer runs: first neuron and streams of each buffer."""
         ...
 
 
@@ -47,17 +47,19 @@ def dense_steps(layer: Layer, inputs: Any, counts: Any, sample_count: int, count
             "dense",
             {
                 "sample_count": sample_count,
-                "neuron_count": layer.n_neurons,
+                "neuron_count": part.shape[0],
                 "row_words": row_words,
                 "word_begin": begin,
                 "word_end": min(begin + PASS_WORDS, row_words),
-                "count_offset": count_offset,
+                "count_offset": count_offset + first_neuron,
+                "count_stride": layer.n_neurons,
                 "initial": layer.n_inputs * layer.length if bipolar else 0,
                 "accumulate": int(begin > 0),
                 "bipolar": int(bipolar),
             },
-            (layer.packed_weights._buffer, inputs, counts),
+            (part._buffer, inputs, counts),
         )
+        for first_neuron, part in layer.weight_parts
         for begin in range(0, row_words, PASS_WORDS)
     ]
 
@@ -73,8 +75,8 @@ def _piece(layers: Sequence[Layer], backend: Backend) -> int:
                 f"length={layer.length}) and a buffer of {backend.device} holds {backend.largest_buffer:,}; "
                 "use a smaller length or device='cpu'"
             )
-        piece = min(piece, backend.largest_buffer // sample_bytes)
-    return piece
+        piece = min(piece, backend.largest_buffer // max(sample_bytes, 4 * layer.n_neurons))
+    return max(piece, 1)
 
 
 def stack_counts(
@@ -90,7 +92,7 @@ def stack_counts(
     between layers k and k + 1.
     """
     first, last = layers[0], layers[-1]
-    backend = first.packed_weights._backend
+    backend = first.weight_parts[0][1]._backend
     values = arguments.values("x", x, first.polarity)
     seed = arguments.seed_of(seed)
     if values.ndim not in (1, 2) or values.shape[-1] != first.n_inputs:
@@ -98,8 +100,27 @@ def stack_counts(
     *batch_shape, _ = values.shape
     batch = batch_shape[0] if batch_shape else 1
     first_sample = arguments.integer("first_sample", first_sample, 0, 2**32 - max(batch, 1))
-    if batch == 0:
-        return np.empty((0, last.n_neurons), np.uint64)
+    rows = values.reshape(batch, first.n_inputs)
+    counts = np.empty((batch, last.n_neurons), np.uint64)
+    # One submission for the whole batch, as far as its thresholds and counts fit a buffer each.
+    most = max(1, backend.largest_buffer // (4 * max(first.n_inputs, last.n_neurons)))
+    for begin in range(0, batch, most):
+        part = rows[begin : begin + most]
+        counts[begin : begin + most] = _submit(layers, activations, part, seed, first_sample + begin)
+    return counts.reshape(*batch_shape, last.n_neurons)
+
+
+def _submit(
+    layers: Sequence[Layer],
+    activations: Sequence[Activation],
+    values: NDArray[np.float64],
+    seed: int,
+    first_sample: int,
+) -> NDArray[np.uint32]:
+    """Counts (batch, n_neurons) of values (batch, n_inputs), in one submission."""
+    first, last = layers[0], layers[-1]
+    backend = first.weight_parts[0][1]._backend
+    batch = len(values)
     piece = min(_piece(layers, backend), batch)
     first_thresholds = backend.upload(thresholds_of(values, first.polarity))
     last_counts = backend.empty("u32", batch * last.n_neurons)
@@ -135,4 +156,4 @@ def stack_counts(
                 steps += dense_steps(layer, words[index], counts, sample_count)
                 steps.append(activation_step(counts, thresholds, sample_count * layer.n_neurons, integers))
     (counts,) = backend.execute(steps, [last_counts])
-    return counts.reshape(*batch_shape, last.n_neurons).astype(np.uint64)
+    return counts.reshape(batch, last.n_neurons)

@@ -3,6 +3,7 @@
 //            counts[b, n] = base - popcount(weights[n] XOR inputs[b])  (bipolar)
 //            over the words word_begin .. word_end of a row; base is `initial`, or the
 //            count already there when `accumulate` is 1
+// Layout:    count (b, n) lies at count_offset + b * count_stride + n
 // Work item: one workgroup computes four neurons for sample_tile samples; its invocations
 //            share the words of the rows and add up their counts
 // Exactness: integer; equals cpu_ref/dense.zig bit for bit
@@ -31,7 +32,7 @@ fn ones(weights: Weights, input: vec2<u32>) -> vec4<u32> {
 fn store(partial: vec4<u32>, lane: u32, sample: u32, neuron: u32) {
     let total = workgroup_sum(partial, lane);
     if (lane < 4u && neuron + lane < params.neuron_count && sample < params.sample_count) {
-        let index = params.count_offset + sample * params.neuron_count + neuron + lane;
+        let index = params.count_offset + sample * params.count_stride + neuron + lane;
         let base = select(params.initial, counts[index], params.accumulate != 0u);
         counts[index] = select(base + total[lane], base - total[lane], xor_products);
     }

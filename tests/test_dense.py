@@ -43,6 +43,7 @@ def test_dense_matches_golden_counts(chosen: scgpu.Device, golden: dict[str, Any
             "word_begin": 0,
             "word_end": row_words,
             "count_offset": 0,
+            "count_stride": neurons,
             "initial": 0,
             "accumulate": 0,
             "bipolar": 0,
@@ -83,7 +84,7 @@ def test_dense_exhaustively(length: int, polarity: Any, chosen: scgpu.Device) ->
     # every pair of streams of up to 4 bits, as one neuron and one sample each
     words = np.arange(2**length, dtype=np.uint64)[:, None]
     layer = scgpu.DenseLayer(1, 2**length, length, polarity=polarity, device=chosen)
-    layer._packed = scgpu.Bitstream.from_words(words[:, None], length, polarity=polarity, device=chosen)
+    layer._parts = [(0, scgpu.Bitstream.from_words(words[:, None], length, polarity=polarity, device=chosen))]
     counts = layer.counts_prepacked(scgpu.Bitstream.from_words(words[:, None], length, polarity=polarity))
     for x in range(2**length):
         for w in range(2**length):
@@ -158,6 +159,22 @@ def test_dense_largest_count(chosen: scgpu.Device) -> None:
     assert layer.counts(np.ones(3)).tolist() == [3 * 2**22] * 2
     with pytest.raises(scgpu.TooLargeError, match=r"n_inputs=4 times length=1073741824 is 4294967296"):
         scgpu.DenseLayer(4, 1, 2**30, device=chosen)
+
+
+def test_dense_layer_larger_than_a_buffer(chosen: scgpu.Device) -> None:
+    # 131 MiB of weight streams; software adapters bind 128
+    weights = np.zeros((1050, 1024))
+    weights[:, ::7], weights[::3, ::5], weights[1024:, 1::2] = 1.0, 0.5, 1.0
+    layer = scgpu.DenseLayer(1024, 1050, 1024, weights=weights, device=chosen)
+    native = scgpu.DenseLayer(1024, 1050, 1024, weights=weights, device="cpu")
+    x = (np.arange(2 * 1024) % 3 / 2).reshape(2, 1024)
+    counts = layer.counts(x)
+    assert np.array_equal(counts, native.counts(x))
+    assert counts[0, 1] == 1024 * weights[1] @ (x[0] == 1.0) + sum(
+        scgpu.encode(x[0], 1024, 42, device="cpu").count()[(weights[1] == 1.0) & (x[0] == 0.5)]
+    )
+    if chosen.kind == "gpu" and backend_of(chosen).largest_buffer < 131 << 20:
+        assert len(layer.weight_parts) == 2
 
 
 def test_dense_batch_equals_single_samples(chosen: scgpu.Device) -> None:

@@ -122,6 +122,16 @@ def test_encode_batch_equals_single_samples(chosen: scgpu.Device) -> None:
         assert np.array_equal(single.words, batch.words[row])
 
 
+def test_encode_columns_equal_streams_encoded_alone(chosen: scgpu.Device) -> None:
+    p = np.linspace(0, 1, 14).reshape(2, 7)
+    whole = scgpu.encode(p, 130, 9, first_stream=2**32 - 7, device=chosen)
+    for i in range(7):
+        alone = scgpu.encode(p[:, i : i + 1], 130, 9, first_stream=2**32 - 7 + i, device=chosen)
+        assert np.array_equal(alone.words[:, 0], whole.words[:, i])
+    with pytest.raises(ValueError, match="first_stream must be from 0 to 4294967289; got 4294967290"):
+        scgpu.encode(p, 130, 9, first_stream=2**32 - 6, device=chosen)
+
+
 def test_encode_prefix_of_longer_stream(chosen: scgpu.Device) -> None:
     short, long = (scgpu.encode([0.3, 0.7], length, 1, device=chosen).bits() for length in (65, 1000))
     assert np.array_equal(short, long[:, :65])

@@ -85,6 +85,32 @@ def test_small_limits_split_the_batch(gpu: scgpu.Device, monkeypatch: pytest.Mon
         layer.counts(x)
 
 
+@pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
+@pytest.mark.parametrize("largest", [512, 600, 1000, 4096])
+def test_small_limits_split_weights_inputs_and_outputs(
+    largest: int, polarity: Any, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def network(device: scgpu.Device | str) -> scgpu.Network:
+        layers = [
+            scgpu.DenseLayer(8, 13, 500, polarity=polarity, device=device),
+            scgpu.DenseLayer(13, 5, 200, polarity=polarity, device=device),
+        ]
+        return scgpu.Network(layers, "relu")
+
+    oracle = network("numpy")
+    backend: Any = backend_of(gpu)
+    monkeypatch.setattr(backend, "largest_buffer", largest)  # a row of the first layer has 512 bytes
+    monkeypatch.setattr(backend, "_workgroups_per_dimension", 5)
+    net = network(gpu)
+    assert len(net.layers[0].weight_parts) == -(-13 // (largest // 512))
+    x = 2 * np.random.default_rng(1).random((150, 8)) - 1 if polarity == "bipolar" else np.full((150, 8), 0.3)
+    assert np.array_equal(net.counts(x, 5, 9), oracle.counts(x, 5, 9))
+    for layer, plain in zip(net.layers, oracle.layers, strict=True):
+        assert layer.packed_weights == plain.packed_weights
+    first = scgpu.encode(x[0], 500, 3, polarity=polarity, device=gpu)
+    assert np.array_equal(net.layers[0].counts_prepacked(first), oracle.layers[0].counts_prepacked(first))
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 65_535])
 @pytest.mark.parametrize("workgroups", [1, 2, 3, 4, 9, 10, 27, 49, 343])
 def test_grid_covers_and_stays_within_the_limit(

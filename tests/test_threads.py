@@ -11,6 +11,7 @@ from test_devices import python
 
 import scgpu
 from scgpu import parity
+from scgpu._abi import OPS
 from scgpu.backend import Backend
 from scgpu.devices import backend_of
 from scgpu.parity import Case, make_case
@@ -42,7 +43,8 @@ def large_cases() -> list[Case]:
         params = {"sample_count": samples, "stream_count": streams, **encode}
         made.append(make_case("encode", params, {"thresholds": u32(3 + samples * streams)}))
     for samples, neurons in ((1, 3001), (101, 67), (13, 333)):
-        params = {"sample_count": samples, "neuron_count": neurons, "row_words": 201, **dense}
+        params = {"sample_count": samples, "neuron_count": neurons, "row_words": 201, **dense, "count_stride": neurons}
+        params = {name: params[name] for name in OPS["dense"].params}
         inputs: dict[str, Any] = {
             "weights": words(neurons * 201),
             "inputs": words(samples * 201),

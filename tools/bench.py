@@ -98,6 +98,7 @@ def product_rate(device: scgpu.Device) -> float:
         "word_begin": 0,
         "word_end": row_words,
         "count_offset": 0,
+        "count_stride": neurons,
         "initial": 0,
         "accumulate": 0,
         "bipolar": 0,

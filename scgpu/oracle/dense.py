@@ -17,16 +17,21 @@ def dense(
     word_begin: int,
     word_end: int,
     count_offset: int,
+    count_stride: int,
     initial: int,
     accumulate: int,
     bipolar: int,
 ) -> None:
-    """counts[sample, neuron] = base + popcount(AND), or base - popcount(XOR) for bipolar streams."""
+    """base + popcount(AND), or base - popcount(XOR) for bipolar streams; base is there or ``initial``.
+
+    The count of (sample, neuron) lies at ``count_offset + sample * count_stride + neuron``.
+    """
     w = weights[: neuron_count * row_words].reshape(neuron_count, row_words)[:, word_begin:word_end]
     x = inputs[: sample_count * row_words].reshape(sample_count, row_words)[:, word_begin:word_end]
-    out = counts[count_offset : count_offset + sample_count * neuron_count].reshape(sample_count, neuron_count)
     for sample in range(sample_count):
         products = w ^ x[sample] if bipolar else w & x[sample]
         ones = np.bitwise_count(products).sum(axis=1, dtype=np.int64)
-        base = out[sample].astype(np.int64) if accumulate else initial
-        out[sample] = (base - ones if bipolar else base + ones) & 0xFFFF_FFFF
+        begin = count_offset + sample * count_stride
+        out = counts[begin : begin + neuron_count]
+        base = out.astype(np.int64) if accumulate else initial
+        out[:] = (base - ones if bipolar else base + ones) & 0xFFFF_FFFF
