@@ -39,7 +39,7 @@ MODEL = Path(__file__).with_name("data") / "digits.npz"
 
 LENGTHS = "16,32,64,128,256,512,1024,2048,4096"
 LONGEST = 1 << 16  # longer streams change no prediction and make software adapters crawl
-ORACLE_BITS = 1 << 19  # images times length that the oracle checks at a length: about 3 s on one core
+ORACLE_BITS = 1 << 22  # images times length that the oracle checks at a length: about 10 s on one core
 WARM_UP_IMAGES = 64
 TIMED_CALLS = 7
 TIMED_SECONDS = 0.5

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scgpu.oracle.philox import rounds_of
 
 ALWAYS = 0xFFFF_FFFF
-WORDS_AT_ONCE = 1 << 14  # 32-bit words whose 32 x 32 draw bits are held in memory together
+WORDS_AT_ONCE = 1 << 11  # 32-bit words whose 32 numbers U are made together: they fit a second-level cache
 
 
 def uniforms(
@@ -20,7 +20,8 @@ def uniforms(
     key_hi: int,
 ) -> NDArray[np.uint32]:
     """The 32 integers U of each 32-bit stream word, shape (words, 32)."""
-    draws = np.empty((word.size, 32), np.uint32)
+    lanes = np.arange(32, dtype=np.uint32)
+    u = np.zeros((word.size, 32), np.uint32)
     key = (np.full_like(word, key_lo), np.full_like(word, key_hi))
     for block in range(8):
         counter = (
@@ -29,12 +30,10 @@ def uniforms(
             sample,
             np.full_like(word, domain),
         )
-        for component, value in enumerate(rounds_of(counter, key, 10)):
-            draws[:, 4 * block + component] = value
-    # bit l of draw k becomes bit 31 - k of U[l]: a transposed 32 x 32 bit matrix
-    bits = np.unpackbits(draws.view(np.uint8).reshape(-1, 32, 4), axis=2, bitorder="little")
-    columns = np.packbits(bits, axis=1, bitorder="big")  # (words, 4 bytes, 32 lanes), high byte first
-    return np.ascontiguousarray(columns.transpose(0, 2, 1)).view(">u4")[:, :, 0].astype(np.uint32)
+        for draw in rounds_of(counter, key, 10):
+            # bit l of draw k is bit 31 - k of U[l]: each draw is the next lower bit of all lanes
+            u = u << np.uint32(1) | draw.astype(np.uint32)[:, None] >> lanes & np.uint32(1)
+    return u
 
 
 def encode(
