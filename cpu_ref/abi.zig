@@ -70,7 +70,7 @@ pub const Dense = extern struct {
     pub fn fits(call: *const Dense) bool {
         if (call.weights_len < @as(u128, call.neuron_count) * @as(u128, call.row_words)) return false;
         if (call.inputs_len < @as(u128, call.sample_count) * @as(u128, call.row_words)) return false;
-        if (call.counts_len < @as(u128, call.count_offset) + (@as(u128, call.sample_count) - 1) * @as(u128, call.count_stride) + @as(u128, call.neuron_count)) return false;
+        if (call.counts_len < @as(u128, call.count_offset) + (@as(u128, call.sample_count) -| 1) * @as(u128, call.count_stride) + @as(u128, call.neuron_count)) return false;
         return true;
     }
 };

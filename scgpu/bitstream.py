@@ -107,13 +107,9 @@ class Bitstream:
     def words(self) -> NDArray[np.uint64]:
         """The packed words, read-only, shape (..., W), fetched from the device."""
         (flat,) = self._backend.execute([], [self._buffer])
-        view = flat.reshape(*self.shape, -(-self.length // 64)) if flat.size else self._no_words()
-        view = view.view()
+        view = flat.reshape(*self.shape, -(-self.length // 64))
         view.flags.writeable = False
         return view
-
-    def _no_words(self) -> NDArray[np.uint64]:
-        return np.empty((*self.shape, -(-self.length // 64)), np.uint64)
 
     def count(self) -> NDArray[np.uint64]:
         """Ones of each stream, counted on the device: uint64 of `shape`."""

@@ -130,10 +130,13 @@ class DenseLayer:
             backend.require_total(row_bytes * self.n_neurons)
             return min(self.n_neurons, backend.largest_buffer // row_bytes)
         except TooLargeError as error:
-            raise TooLargeError(
-                f"weight streams of n_inputs={self.n_inputs}, n_neurons={self.n_neurons}, length={self.length} "
-                f"do not fit: {error}"
-            ) from None
+            raise self._too_large(error) from None
+
+    def _too_large(self, error: TooLargeError) -> TooLargeError:
+        return TooLargeError(
+            f"weight streams of n_inputs={self.n_inputs}, n_neurons={self.n_neurons}, length={self.length} "
+            f"do not fit: {error}"
+        )
 
     @property
     def device(self) -> Device:
@@ -155,23 +158,28 @@ class DenseLayer:
             raise ValueError(
                 f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; got {values.shape}"
             )
-        parts = []
-        for begin in range(0, self.n_neurons, self._part_neurons):
-            rows = values[begin : begin + self._part_neurons]
-            part = encode(
-                rows.reshape(-1),
-                self.length,
-                self.seed,
-                polarity=self.polarity,
-                first_stream=begin * self.n_inputs,
-                purpose="weight",
-                tensor_id=self.tensor_id,
-                device=self._device,
-            )
-            parts.append((begin, part._reshaped(*rows.shape)))
+        try:
+            parts = [self._encoded(values, begin) for begin in range(0, self.n_neurons, self._part_neurons)]
+        except TooLargeError as error:
+            raise self._too_large(error) from None
         self._weights = values.copy()
         self._weights.flags.writeable = False
         self._parts = parts
+
+    def _encoded(self, values: NDArray[np.float64], first_neuron: int) -> tuple[int, Bitstream]:
+        """Weight streams of the neurons that share a buffer with ``first_neuron``."""
+        rows = values[first_neuron : first_neuron + self._part_neurons]
+        streams = encode(
+            rows.reshape(-1),
+            self.length,
+            self.seed,
+            polarity=self.polarity,
+            first_stream=first_neuron * self.n_inputs,
+            purpose="weight",
+            tensor_id=self.tensor_id,
+            device=self._device,
+        )
+        return first_neuron, streams._reshaped(*rows.shape)
 
     @property
     def weight_parts(self) -> list[tuple[int, Bitstream]]:

@@ -17,7 +17,8 @@ class Network:
     """A stack of dense layers.
 
     Counts of one layer become thresholds of the next one's input streams in integers, on
-    the device, in one submission per call whatever the batch.
+    the device. A call is one submission, unless the thresholds or counts of its batch are
+    more than one buffer of the device holds.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The chain encode, dense, activation, encode, ... of one layer or a stack of them.
 
 Everything between the first thresholds and the last counts stays on the device, in one
-`Backend.execute` for the whole batch: on a GPU one submission.
+`Backend.execute` (on a GPU one submission) for as much of the batch as its buffers hold.
 """
 
 from __future__ import annotations

@@ -181,6 +181,8 @@ def test_native_library_refuses_what_does_not_fit() -> None:
     assert lib.count(99, call) == 1
     call.counts_len = 2
     assert lib.count(99, call) == 2  # no such tier
+    none = _cpu._CALLS["dense"](sample_count=0, neuron_count=1, count_stride=1, counts_len=0)
+    assert lib.dense(0, none) == 1  # sizes that are differences do not wrap
     assert lib.scgpu_tier_name(99) is None and not lib.scgpu_tier_usable(99)
 
 

@@ -66,6 +66,8 @@ def test_operation_has_every_cell_of_its_row(op: str) -> None:
     assert f"def test_{op}_parity(" in test and "rejects" in test
     assert f"equals cpu_ref/{op}.zig bit for bit" in shader and f"equals shaders/{op}.wgsl bit for bit" in zig
     assert op in parity.MAKERS
+    variants = _abi.OPS[op].variants
+    assert all(list(variant) == list(variants[0]) for variant in variants)
 
 
 def test_a_missing_cell_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
