@@ -23,9 +23,11 @@ var busy: Counter = .init(0);
 
 /// Changes with every job; workers sleep on it.
 var generation: Counter = .init(0);
-/// Generation and the next chunk that nobody has taken: a late worker cannot take one of
-/// another job.
+/// Generation, and how many chunks nobody has taken. This one number decides who runs what: a
+/// finished job has none left whatever the next one's size, so a late worker takes nothing, and
+/// the generation keeps it from taking a chunk by a number that it read for another job.
 var tickets: std.atomic.Value(u64) = .init(0);
+/// Chunks of the job; read by those who hold one.
 var chunk_count: Counter = .init(0);
 /// Chunks that are done; the caller sleeps on it.
 var done: Counter = .init(0);
@@ -46,6 +48,7 @@ pub fn setThreads(count: u32) void {
 pub fn reset() void {
     thread_count.store(1, .release);
     serving.store(0, .release);
+    tickets.store(0, .release);
     busy.store(0, .release);
 }
 
@@ -54,10 +57,10 @@ pub fn serve(index: u32) void {
     if (!supported) return;
     _ = serving.fetchAdd(1, .acq_rel);
     var seen = generation.load(.acquire);
-    drain(seen);
+    drain();
     while (index < thread_count.load(.acquire)) {
         seen = awaitChange(&generation, seen);
-        drain(seen);
+        drain();
     }
     _ = serving.fetchSub(1, .acq_rel);
 }
@@ -70,10 +73,10 @@ pub fn run(context: *const anyopaque, body: Body, chunks: u32) bool {
     chunk_count.store(chunks, .release);
     done.store(0, .release);
     const now = generation.load(.acquire) +% 1;
-    tickets.store(@as(u64, now) << 32, .release);
+    tickets.store(@as(u64, now) << 32 | chunks, .release);
     generation.store(now, .release);
     wake(&generation);
-    drain(now);
+    drain();
     while (true) {
         const finished = done.load(.acquire);
         if (finished == chunks) break;
@@ -83,15 +86,15 @@ pub fn run(context: *const anyopaque, body: Body, chunks: u32) bool {
     return true;
 }
 
-/// Take chunks of one generation until none is left.
-fn drain(now: u32) void {
+/// Take chunks until none is left.
+fn drain() void {
     while (true) {
         const ticket = tickets.load(.acquire);
-        const chunk: u32 = @truncate(ticket);
-        if (ticket >> 32 != now or chunk >= chunk_count.load(.acquire)) return;
-        if (tickets.cmpxchgWeak(ticket, ticket + 1, .acq_rel, .acquire) != null) continue;
+        const left: u32 = @truncate(ticket);
+        if (left == 0) return;
+        if (tickets.cmpxchgWeak(ticket, ticket - 1, .acq_rel, .acquire) != null) continue;
         const chunks = chunk_count.load(.acquire);
-        job.body(job.context, chunk);
+        job.body(job.context, chunks - left);
         if (done.fetchAdd(1, .acq_rel) + 1 == chunks) wake(&done);
     }
 }

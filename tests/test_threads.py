@@ -12,7 +12,7 @@ from test_devices import python
 import scgpu
 from scgpu import parity
 from scgpu._abi import OPS
-from scgpu.backend import Backend
+from scgpu.backend import Backend, Step
 from scgpu.devices import backend_of
 from scgpu.parity import Case, make_case
 
@@ -104,6 +104,39 @@ def test_threads_change_while_others_compute(oracle: Backend) -> None:
         scgpu.set_num_threads(count)
         threading.Event().wait(0.02)
     stop.set()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_run_every_part_once() -> None:
+    # accumulating calls show a part that ran twice or not at all; jobs of changing size follow at once
+    scgpu.set_num_threads(4)
+    backend = backend_of(scgpu.device("cpu"))
+    rng = np.random.default_rng(3)
+    jobs = []
+    for samples in (13, 25, 61, 200):
+        weights = rng.integers(0, 2**64, (16, 500), dtype=np.uint64)
+        inputs = rng.integers(0, 2**64, (samples, 500), dtype=np.uint64)
+        params = dict.fromkeys(OPS["dense"].params, 0)
+        params |= {"sample_count": samples, "neuron_count": 16, "count_stride": 16}
+        params |= {"row_words": 500, "word_end": 500, "accumulate": 1}
+        ones = np.bitwise_count(weights & inputs[:, None]).sum(axis=-1).ravel()
+        jobs.append((params, backend.upload(weights), backend.upload(inputs), ones))
+    wrong: list[int] = []
+
+    def work(first: int) -> None:
+        for i in range(first, first + 400):
+            params, weights, inputs, ones = jobs[i % 4]
+            counts = backend.upload(np.zeros(ones.size, np.uint32))
+            backend.execute([Step("dense", params, (weights, inputs, counts))] * 3)
+            if not np.array_equal(counts, 3 * ones):
+                wrong.append(i)
+
+    callers = [threading.Thread(target=work, args=(first,)) for first in (0, 1)]
+    for caller in callers:
+        caller.start()
     for caller in callers:
         caller.join()
     assert wrong == []
