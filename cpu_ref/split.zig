@@ -79,6 +79,62 @@ pub const dense = struct {
     }
 };
 
+pub const prefix = struct {
+    fn inputs(call: *const abi.Prefix) u64 {
+        return call.input_end -| call.input_begin;
+    }
+    pub fn units(call: *const abi.Prefix) u64 {
+        return if (call.sample_count > 1) call.sample_count else inputs(call);
+    }
+    pub fn nanoseconds(call: *const abi.Prefix) u64 {
+        const bits = @as(u64, call.sample_count) * inputs(call) * call.length;
+        return if (call.order_bits == 0) bits / 64 else bits / 8;
+    }
+    pub fn part(call: *const abi.Prefix, begin: u64, end: u64) abi.Prefix {
+        var p = call.*;
+        if (call.sample_count > 1) {
+            const first = begin * call.input_count;
+            p.sample_count = @intCast(end - begin);
+            p.words += first * ((call.length + 63) / 64);
+            p.entries += first * (call.length / 32 + 1);
+        } else {
+            p.input_begin = @intCast(call.input_begin + begin);
+            p.input_end = @intCast(call.input_begin + end);
+            p.order += begin * call.order_stride;
+        }
+        return p;
+    }
+};
+
+pub const lookup = struct {
+    /// A multiple of every vector length, so that a division costs no partial ones.
+    const neurons = 64;
+
+    pub fn units(call: *const abi.Lookup) u64 {
+        if (call.sample_count > 1) return call.sample_count;
+        return (@as(u64, call.neuron_count) + neurons - 1) / neurons;
+    }
+    pub fn nanoseconds(call: *const abi.Lookup) u64 {
+        return @intCast(@as(u128, call.sample_count) * call.neuron_count * (call.input_end -| call.input_begin) / 2);
+    }
+    pub fn part(call: *const abi.Lookup, begin: u64, end: u64) abi.Lookup {
+        var p = call.*;
+        p.counts += call.count_offset;
+        p.count_offset = 0;
+        if (call.sample_count > 1) {
+            p.sample_count = @intCast(end - begin);
+            p.entries += begin * call.input_count * (call.length / 32 + 1);
+            p.counts += begin * call.count_stride;
+        } else {
+            const first = begin * neurons;
+            p.neuron_count = @intCast(@min(end * neurons, call.neuron_count) - first);
+            p.ranks += first * call.rank_bits / 32;
+            p.counts += first;
+        }
+        return p;
+    }
+};
+
 pub const count = struct {
     pub fn units(call: *const abi.Count) u64 {
         return call.stream_count;

@@ -9,7 +9,7 @@ their element type and size. From this table come
 * the WGSL parameter block and bindings (``#import abi``, rendered when a shader is loaded),
 * the ctypes structs and the GPU bind group layouts.
 
-Sizes are products and sums of parameters, written so that both Python and Zig can
+Sizes are sums, products and quotients of parameters, written so that both Python and Zig can
 evaluate them.
 """
 
@@ -90,6 +90,10 @@ class Op:
 
 
 _STREAMS = "stream_count * word_count"
+_COUNTS = "count_offset + (sample_count - 1) * count_stride + neuron_count"
+
+# Below this many counts the lanes of a GPU share the inputs of one, or most of them would idle.
+FEW_COUNTS = 1 << 14
 
 OPS: dict[str, Op] = {
     op.name: op
@@ -141,7 +145,7 @@ OPS: dict[str, Op] = {
             buffers=(
                 Buffer("weights", "u64", "in", "neuron_count * row_words"),
                 Buffer("inputs", "u64", "in", "sample_count * row_words"),
-                Buffer("counts", "u32", "inout", "count_offset + (sample_count - 1) * count_stride + neuron_count"),
+                Buffer("counts", "u32", "inout", _COUNTS),
             ),
             work_items="-(-neuron_count // 4) * -(-sample_count // sample_tile)",
             work_item="workgroup",
@@ -151,6 +155,54 @@ OPS: dict[str, Op] = {
                 for xor_products in (0, 1)
             ),
             choose=lambda params: 2 * (params["sample_count"] > 1) + (params["bipolar"] != 0),
+        ),
+        Op(
+            "prefix",
+            params=("sample_count", "input_count", "input_begin", "input_end", "length", "order_bits", "order_stride"),
+            buffers=(
+                Buffer("words", "u64", "in", "sample_count * input_count * ((length + 63) // 64)"),
+                Buffer(
+                    "order",
+                    "u32",
+                    "in",
+                    "(input_end - input_begin - 1) * order_stride + (length * order_bits + 31) // 32",
+                ),
+                Buffer("entries", "u64", "out", "sample_count * input_count * (length // 32 + 1)"),
+            ),
+            work_items="sample_count * (input_end - input_begin)",
+            work_item="workgroup",
+        ),
+        Op(
+            "lookup",
+            params=(
+                "sample_count",
+                "neuron_count",
+                "input_count",
+                "input_begin",
+                "input_end",
+                "length",
+                "rank_bits",
+                "rank_stride",
+                "count_offset",
+                "count_stride",
+                "initial",
+                "accumulate",
+                "bipolar",
+            ),
+            buffers=(
+                Buffer("ranks", "u32", "in", "(input_count - 1) * rank_stride + (neuron_count * rank_bits + 31) // 32"),
+                Buffer("entries", "u64", "in", "sample_count * input_count * (length // 32 + 1)"),
+                Buffer("counts", "u32", "inout", _COUNTS),
+            ),
+            work_items="-(-neuron_count * input_lanes // wg_size) * -(-sample_count // sample_tile)",
+            work_item="workgroup",
+            variants=tuple(
+                {"wg_size": 64, "input_lanes": input_lanes, "sample_tile": sample_tile}
+                for sample_tile in (1, 4)
+                for input_lanes in (1, 8)
+            ),
+            choose=lambda params: 2 * (params["sample_count"] > 1)
+            + (params["neuron_count"] * params["sample_count"] < FEW_COUNTS),
         ),
         Op(
             "count",
@@ -184,6 +236,9 @@ OPS: dict[str, Op] = {
         ),
     )
 }
+
+# Above this many inputs one kernel call is split into passes too: one invocation may look up them all.
+PASS_INPUTS = 1 << 13
 
 # Above this many 64-bit words one kernel call is split into passes. Software rasterisers end
 # an invocation after 65,535 loop trips, all its loops summed; 64 invocations share these words

@@ -22,6 +22,7 @@ from scgpu._abi import OPS
 from scgpu.backend import DTYPES, Backend, Device, Step
 from scgpu.devices import backend_of, device, devices
 from scgpu.errors import NativeLibraryError, ScgpuError
+from scgpu.prefix import rows32
 
 SENTINEL = 0xCACACACACACACACA
 GUARD = 67  # elements after each output that no kernel may touch
@@ -115,10 +116,20 @@ def _encode(rng: Rng) -> Case:
     return make_case("encode", params, {"thresholds": thresholds})
 
 
+def _counts(rng: Rng, neurons: int, most: int) -> dict[str, int]:
+    """Where the counts of dense and lookup lie, and what they start from."""
+    return {
+        "count_offset": int(rng.integers(0, 9)),
+        "count_stride": neurons + int(rng.choice((0, 0, 5))),
+        "initial": int(rng.choice((0, most, 0xFFFF_FFFF))),
+        "accumulate": int(rng.integers(2)),
+        "bipolar": int(rng.integers(2)),
+    }
+
+
 def _dense(rng: Rng) -> Case:
     samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 4, 7, 33, 70)))
     row_words = int(rng.choice((1, 2, 7, 16, 63, 64, 65, 200, 1000)))
-    offset, stride = int(rng.integers(0, 9)), neurons + int(rng.choice((0, 0, 5)))
     begin, end = sorted(int(i) for i in rng.integers(0, row_words + 1, 2))
     if rng.random() < 0.5:
         begin, end = 0, row_words
@@ -128,18 +139,63 @@ def _dense(rng: Rng) -> Case:
         "row_words": row_words,
         "word_begin": begin,
         "word_end": end,
-        "count_offset": offset,
-        "count_stride": stride,
-        "initial": int(rng.choice((0, 64 * row_words, 0xFFFF_FFFF))),
-        "accumulate": int(rng.integers(2)),
-        "bipolar": int(rng.integers(2)),
+        **_counts(rng, neurons, 64 * row_words),
     }
     inputs: dict[str, NDArray[Any]] = {
         "weights": rng.integers(0, 2**64, neurons * row_words, dtype=np.uint64),
         "inputs": rng.integers(0, 2**64, samples * row_words, dtype=np.uint64),
-        "counts": _u32(rng, offset + (samples - 1) * stride + neurons),
+        "counts": _u32(rng, OPS["dense"].sizes(*params.values())[2]),
     }
     return make_case("dense", params, inputs)
+
+
+def _prefix(rng: Rng) -> Case:
+    length = int(rng.choice((*LENGTHS, 2048, 4096, 4100, 9000)))
+    samples, inputs = int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    begin, end = (int(i) for i in sorted(rng.choice(inputs + 1, 2, replace=False)))
+    order_bits = int(rng.choice((0, 16, 32)))
+    orders = np.stack([rng.permutation(length) for _ in range(begin, end)]).astype("<u2" if order_bits == 16 else "<u4")
+    order, stride = rows32(orders if order_bits else orders[:, :0])
+    word_count = -(-length // 64)
+    params = {
+        "sample_count": samples,
+        "input_count": inputs,
+        "input_begin": begin,
+        "input_end": end,
+        "length": length,
+        "order_bits": order_bits,
+        "order_stride": stride,
+    }
+    words = _streams(rng, samples * inputs, word_count, length - 64 * (word_count - 1))
+    return make_case("prefix", params, {"words": words, "order": order})
+
+
+def _lookup(rng: Rng) -> Case:
+    length = int(rng.choice((*LENGTHS, 4096)))
+    samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 16, 33, 70)))
+    inputs = int(rng.integers(1, 40))
+    begin, end = sorted(int(i) for i in rng.integers(0, inputs + 1, 2))
+    if rng.random() < 0.5:
+        begin, end = 0, inputs
+    rank_bits = int(rng.choice((16, 32)))
+    ranks, stride = rows32(rng.integers(0, length, (inputs, neurons), endpoint=True).astype(f"<u{rank_bits // 8}"))
+    bits = rng.integers(0, 2, (samples * inputs, 32 * (length // 32 + 1)), dtype=np.uint8)
+    bits[:, length:] = 0
+    groups = bits.reshape(samples * inputs, -1, 32).sum(axis=2, dtype=np.uint64)
+    entries = np.packbits(bits, axis=1, bitorder="little").view("<u4") | (groups.cumsum(1) - groups) << np.uint64(32)
+    params = {
+        "sample_count": samples,
+        "neuron_count": neurons,
+        "input_count": inputs,
+        "input_begin": begin,
+        "input_end": end,
+        "length": length,
+        "rank_bits": rank_bits,
+        "rank_stride": stride,
+        **_counts(rng, neurons, inputs * length),
+    }
+    size = OPS["lookup"].sizes(*params.values())[2]
+    return make_case("lookup", params, {"ranks": ranks, "entries": entries, "counts": _u32(rng, size)})
 
 
 def _count(rng: Rng) -> Case:
@@ -187,6 +243,8 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "philox": _philox,
     "encode": _encode,
     "dense": _dense,
+    "prefix": _prefix,
+    "lookup": _lookup,
     "count": _count,
     "bitwise": _bitwise,
     "activation": _activation,

@@ -31,7 +31,8 @@ def load_table() -> ModuleType:
 
 def _zig_size(expression: str) -> str:
     """The size expression over u128, which no product of three u32 can overflow; differences stop at 0."""
-    return re.sub(r"[a-z_]+", lambda name: f"@as(u128, call.{name.group()})", expression).replace(" - ", " -| ")
+    wide = re.sub(r"[a-z_]+", lambda name: f"@as(u128, call.{name.group()})", expression)
+    return wide.replace(" - ", " -| ").replace(" // ", " / ")
 
 
 def render() -> str:

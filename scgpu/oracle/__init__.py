@@ -18,9 +18,14 @@ from scgpu.oracle.bitwise import bitwise
 from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
 from scgpu.oracle.encode import encode
+from scgpu.oracle.lookup import lookup
 from scgpu.oracle.philox import philox
+from scgpu.oracle.prefix import prefix
 
-KERNELS: dict[str, Any] = {kernel.__name__: kernel for kernel in (philox, encode, dense, count, bitwise, activation)}
+KERNELS: dict[str, Any] = {
+    kernel.__name__: kernel
+    for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, activation)
+}
 
 
 class OracleBackend(HostBackend):

@@ -1,0 +1,116 @@
+//! prefix: ones among the first positions of a comparator sequence, in entries of 32 positions.
+//! Computes:  entries[s, i, k] = bits of words[s, i] at positions order[i, 32k .. 32k + 32] in the
+//!            lower half, and how many of the positions before them hold ones in the upper half,
+//!            for the inputs input_begin .. input_end; order_bits 0 stands for order[i, k] = k
+//! Padding:   bits past the last position are 0; a row has length / 32 + 1 entries
+//! Exactness: integer; equals shaders/prefix.wgsl bit for bit
+
+const std = @import("std");
+const builtin = @import("builtin");
+const abi = @import("abi.zig");
+
+const permute = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512bw);
+
+const Indices = @Vector(32, u16);
+extern fn @"llvm.x86.avx512.vpermi2var.hi.512"(Indices, Indices, Indices) callconv(.auto) Indices;
+
+/// Streams up to this length are permuted from registers; each doubling takes another instruction.
+const longest_permuted = 8192;
+
+/// Bits 0 .. 32 of a stream in an order of 16-bit positions. `tables` registers hold pairs of 1024 bits.
+const Permuted = struct {
+    fn bits(comptime pairs: usize, words: *const [2 * pairs]Indices, order: *const [32]u16) u32 {
+        const position: Indices = order.*;
+        const index = position >> @splat(4);
+        var found: [pairs]Indices = undefined;
+        inline for (0..pairs) |p| found[p] = @"llvm.x86.avx512.vpermi2var.hi.512"(words[2 * p], index, words[2 * p + 1]);
+        comptime var width = pairs;
+        comptime var bit = 10;
+        inline while (width > 1) : (width /= 2) {
+            const upper = (position & @as(Indices, @splat(1 << bit))) != @as(Indices, @splat(0));
+            inline for (0..width / 2) |p| found[p] = @select(u16, upper, found[2 * p + 1], found[2 * p]);
+            bit += 1;
+        }
+        const one = @as(Indices, @splat(1)) << @intCast(position & @as(Indices, @splat(15)));
+        return @bitCast((found[0] & one) != @as(Indices, @splat(0)));
+    }
+
+    fn row(comptime pairs: usize, words: []const u64, order: [*]const u16, length: usize, entries: []u64) void {
+        var padded: [2 * pairs]Indices = @splat(@splat(0));
+        const flat: *[16 * pairs]u64 = @ptrCast(&padded);
+        @memcpy(flat[0..words.len], words);
+        var ones: u64 = 0;
+        for (entries[0 .. length / 32], 0..) |*entry, k| {
+            const found = bits(pairs, &padded, order[32 * k ..][0..32]);
+            entry.* = found | ones << 32;
+            ones += @popCount(found);
+        }
+        entries[length / 32] = gather(u16, words, order, length & ~@as(usize, 31), length) | ones << 32;
+    }
+};
+
+/// Bits begin .. end of a stream in an order, one by one.
+fn gather(comptime Position: type, words: []const u64, order: [*]const Position, begin: usize, end: usize) u32 {
+    var found: u32 = 0;
+    for (order[begin..end], 0..) |position, bit| {
+        const one: u32 = @truncate(words[position >> 6] >> @truncate(position));
+        found |= (one & 1) << @truncate(bit);
+    }
+    return found;
+}
+
+fn gatherRow(comptime Position: type, words: []const u64, order: [*]const Position, length: usize, entries: []u64) void {
+    var ones: u64 = 0;
+    for (entries, 0..) |*entry, k| {
+        const found = gather(Position, words, order, 32 * k, @min(32 * k + 32, length));
+        entry.* = found | ones << 32;
+        ones += @popCount(found);
+    }
+}
+
+fn identityRow(words: []const u64, entries: []u64) void {
+    var ones: u64 = 0;
+    for (entries, 0..) |*entry, k| {
+        const word = if (k / 2 < words.len) words[k / 2] else 0;
+        const found: u32 = @truncate(word >> @truncate(32 * (k % 2)));
+        entry.* = found | ones << 32;
+        ones += @popCount(found);
+    }
+}
+
+pub fn prefix(call: *const abi.Prefix) callconv(.c) void {
+    const length: usize = call.length;
+    const word_count = (length + 63) / 64;
+    const entry_count = length / 32 + 1;
+    const input_count: usize = call.input_count;
+    const begin: usize = call.input_begin;
+    const end: usize = call.input_end;
+    const order_bits = call.order_bits;
+    const stride: usize = call.order_stride;
+    for (0..call.sample_count) |sample| {
+        for (begin..@max(begin, end)) |input| {
+            const index = sample * input_count + input;
+            const words = call.words[index * word_count ..][0..word_count];
+            const entries = call.entries[index * entry_count ..][0..entry_count];
+            const order = call.order + (input - begin) * stride;
+            if (order_bits == 0) {
+                identityRow(words, entries);
+            } else if (order_bits != 16) {
+                gatherRow(u32, words, order, length, entries);
+            } else {
+                const narrow: [*]const u16 = @ptrCast(order);
+                if (!permute or length > longest_permuted) {
+                    gatherRow(u16, words, narrow, length, entries);
+                } else if (length <= 1024) {
+                    Permuted.row(1, words, narrow, length, entries);
+                } else if (length <= 2048) {
+                    Permuted.row(2, words, narrow, length, entries);
+                } else if (length <= 4096) {
+                    Permuted.row(4, words, narrow, length, entries);
+                } else {
+                    Permuted.row(8, words, narrow, length, entries);
+                }
+            }
+        }
+    }
+}
