@@ -16,61 +16,55 @@ const abi = @import("abi.zig");
 const lanes = std.simd.suggestVectorLength(u32) orelse 4;
 const Lanes = @Vector(lanes, u32);
 
-/// Look-up in registers: a table of 32 entries is one instruction.
+/// Look-up in registers: one instruction for a table of two of them, 1024 positions.
 const permute = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
 extern fn @"llvm.x86.avx512.vpermi2var.d.512"(Lanes, Lanes, Lanes) callconv(.auto) Lanes;
-const longest_permuted = 1024;
 
-/// Samples that share the decoding of a rank.
-const samples = 4;
+/// One input of one sample: its entries, and both halves of them in `pairs` pairs of registers.
+fn Table(comptime pairs: usize) type {
+    return struct {
+        entries: [*]const u64,
+        words: [2 * pairs]Lanes,
+        before: [2 * pairs]Lanes,
+        total: u32,
 
-/// One input of one sample: its entries, and for short streams both halves in registers.
-const Table = struct {
-    entries: [*]const u64,
-    words: [2]Lanes,
-    before: [2]Lanes,
-    total: u32,
+        const Self = @This();
 
-    fn load(entries: []const u64, comptime in_registers: bool) Table {
-        const last = entries[entries.len - 1];
-        var table: Table = .{
-            .entries = entries.ptr,
-            .words = undefined,
-            .before = undefined,
-            .total = @as(u32, @truncate(last >> 32)) + @popCount(@as(u32, @truncate(last))),
-        };
-        if (in_registers) {
-            var halves: [2][2 * lanes]u32 = @splat(@splat(0));
-            const kept: usize = @min(entries.len, 2 * lanes);
+        fn load(entries: []const u64) Self {
+            const last = entries[entries.len - 1];
+            var table: Self = .{
+                .entries = entries.ptr,
+                .words = undefined,
+                .before = undefined,
+                .total = @as(u32, @truncate(last >> 32)) + @popCount(@as(u32, @truncate(last))),
+            };
+            if (pairs == 0) return table;
+            var halves: [2][2 * pairs * lanes]u32 = @splat(@splat(0));
+            const kept: usize = @min(entries.len, 2 * pairs * lanes);
             for (entries[0..kept], 0..) |entry, k| {
                 halves[0][k] = @truncate(entry);
                 halves[1][k] = @truncate(entry >> 32);
             }
-            inline for (0..2) |h| {
-                table.words[h] = halves[0][h * lanes ..][0..lanes].*;
-                table.before[h] = halves[1][h * lanes ..][0..lanes].*;
+            inline for (0..2 * pairs) |i| {
+                table.words[i] = halves[0][i * lanes ..][0..lanes].*;
+                table.before[i] = halves[1][i * lanes ..][0..lanes].*;
             }
+            return table;
         }
-        return table;
-    }
 
-    /// Ones among the first `rank` positions.
-    inline fn ones(table: *const Table, rank: u32) u32 {
-        const entry = table.entries[rank >> 5];
-        const mask = (@as(u32, 1) << @truncate(rank)) -% 1;
-        return @as(u32, @truncate(entry >> 32)) + @popCount(@as(u32, @truncate(entry)) & mask);
-    }
-};
+        /// Ones among the first `rank` positions.
+        inline fn one(table: *const Self, rank: u32) u32 {
+            const entry = table.entries[rank >> 5];
+            const mask = (@as(u32, 1) << @truncate(rank)) -% 1;
+            return @as(u32, @truncate(entry >> 32)) + @popCount(@as(u32, @truncate(entry)) & mask);
+        }
 
-fn Kernel(comptime Rank: type, comptime bipolar: bool, comptime in_registers: bool) type {
-    return struct {
-        inline fn onesVector(table: *const Table, rank: Lanes, index: Lanes, mask: Lanes) Lanes {
-            if (in_registers) {
-                const word = @"llvm.x86.avx512.vpermi2var.d.512"(table.words[0], index, table.words[1]);
-                const before = @"llvm.x86.avx512.vpermi2var.d.512"(table.before[0], index, table.before[1]);
-                const found = before + @popCount(word & mask);
-                // Entry 32 of a stream of 1024 bits has no place in the registers.
-                const whole = rank == @as(Lanes, @splat(longest_permuted));
+        /// The same for a rank in every lane: `index` is rank / 32, `mask` the ones below rank % 32.
+        inline fn many(table: *const Self, rank: Lanes, index: Lanes, mask: Lanes) Lanes {
+            if (pairs > 0) {
+                const found = select(&table.before, index) + @popCount(select(&table.words, index) & mask);
+                // The entry after the last full one has no place in the registers.
+                const whole = rank == @as(Lanes, @splat(1024 * pairs));
                 return @select(u32, whole, @as(Lanes, @splat(table.total)), found);
             }
             var word: [lanes]u32 = undefined;
@@ -83,50 +77,65 @@ fn Kernel(comptime Rank: type, comptime bipolar: bool, comptime in_registers: bo
             return @as(Lanes, before) + @popCount(@as(Lanes, word) & mask);
         }
 
-        /// Add one input of `count` samples to the counts.
-        fn addInput(comptime count: usize, tables: *const [count]Table, ranks: [*]const Rank, counts: [count][*]u32, neurons: usize) void {
+        inline fn select(halves: *const [2 * pairs]Lanes, index: Lanes) Lanes {
+            var found: [pairs]Lanes = undefined;
+            inline for (0..pairs) |p| found[p] = @"llvm.x86.avx512.vpermi2var.d.512"(halves[2 * p], index, halves[2 * p + 1]);
+            comptime var width = pairs;
+            comptime var bit = 2 * lanes;
+            inline while (width > 1) : (width /= 2) {
+                const upper = (index & @as(Lanes, @splat(bit))) != @as(Lanes, @splat(0));
+                inline for (0..width / 2) |p| found[p] = @select(u32, upper, found[2 * p + 1], found[2 * p]);
+                bit *= 2;
+            }
+            return found[0];
+        }
+    };
+}
+
+fn Kernel(comptime Rank: type, comptime bipolar: bool, comptime pairs: usize) type {
+    return struct {
+        /// Samples that share the decoding of a rank, as far as registers hold their tables.
+        const samples = if (pairs > 1) 1 else 4;
+
+        inline fn sum(count: anytype, rank: @TypeOf(count), total: @TypeOf(count), found: @TypeOf(count)) @TypeOf(count) {
+            return if (bipolar) count -% rank -% total +% found +% found else count +% found;
+        }
+
+        /// Add one input of `tile` samples to the counts.
+        fn addInput(comptime tile: usize, tables: *const [tile]Table(pairs), ranks: [*]const Rank, counts: [tile][*]u32, neurons: usize) void {
             var n: usize = 0;
             while (n + lanes <= neurons) : (n += lanes) {
                 const rank: Lanes = @as(@Vector(lanes, Rank), ranks[n..][0..lanes].*);
-                const index = rank >> @splat(5);
                 const bit: @Vector(lanes, u5) = @truncate(rank);
                 const mask = (@as(Lanes, @splat(1)) << bit) -% @as(Lanes, @splat(1));
-                inline for (0..count) |s| {
-                    const found = onesVector(&tables[s], rank, index, mask);
-                    const out: Lanes = counts[s][n..][0..lanes].*;
-                    counts[s][n..][0..lanes].* = if (bipolar)
-                        out -% rank -% @as(Lanes, @splat(tables[s].total)) +% found +% found
-                    else
-                        out +% found;
+                inline for (0..tile) |s| {
+                    const found = tables[s].many(rank, rank >> @splat(5), mask);
+                    const out = counts[s][n..][0..lanes];
+                    out.* = sum(@as(Lanes, out.*), rank, @as(Lanes, @splat(tables[s].total)), found);
                 }
             }
             for (n..neurons) |rest| {
-                inline for (0..count) |s| {
-                    const found = tables[s].ones(ranks[rest]);
-                    counts[s][rest] = if (bipolar)
-                        counts[s][rest] -% ranks[rest] -% tables[s].total +% found +% found
-                    else
-                        counts[s][rest] +% found;
-                }
+                const rank: u32 = ranks[rest];
+                inline for (0..tile) |s| counts[s][rest] = sum(counts[s][rest], rank, tables[s].total, tables[s].one(rank));
             }
         }
 
-        fn addSamples(comptime count: usize, call: *const abi.Lookup, first: usize) void {
+        fn addSamples(comptime tile: usize, call: *const abi.Lookup, first: usize) void {
             const entry_count: usize = call.length / 32 + 1;
             const input_count: usize = call.input_count;
             const neurons: usize = call.neuron_count;
             const stride: usize = call.rank_stride;
-            const all_ranks = call.ranks;
-            const all_entries = call.entries;
-            var counts: [count][*]u32 = undefined;
-            inline for (0..count) |s| counts[s] = call.counts + call.count_offset + (first + s) * call.count_stride;
+            const ranks = call.ranks;
+            const entries = call.entries;
+            var counts: [tile][*]u32 = undefined;
+            inline for (0..tile) |s| counts[s] = call.counts + call.count_offset + (first + s) * call.count_stride;
             for (call.input_begin..@max(call.input_begin, call.input_end)) |input| {
-                var tables: [count]Table = undefined;
-                inline for (0..count) |s| {
+                var tables: [tile]Table(pairs) = undefined;
+                inline for (0..tile) |s| {
                     const row = ((first + s) * input_count + input) * entry_count;
-                    tables[s] = .load(all_entries[row..][0..entry_count], in_registers);
+                    tables[s] = .load(entries[row..][0..entry_count]);
                 }
-                addInput(count, &tables, @ptrCast(all_ranks + input * stride), counts, neurons);
+                addInput(tile, &tables, @ptrCast(ranks + input * stride), counts, neurons);
             }
         }
 
@@ -142,13 +151,16 @@ fn Kernel(comptime Rank: type, comptime bipolar: bool, comptime in_registers: bo
     };
 }
 
+fn polar(comptime Rank: type, comptime pairs: usize, call: *const abi.Lookup) void {
+    if (call.bipolar != 0) Kernel(Rank, true, pairs).run(call) else Kernel(Rank, false, pairs).run(call);
+}
+
 pub fn lookup(call: *const abi.Lookup) callconv(.c) void {
-    const bipolar = call.bipolar != 0;
-    if (call.rank_bits != 16) {
-        if (bipolar) Kernel(u32, true, false).run(call) else Kernel(u32, false, false).run(call);
-    } else if (permute and call.length <= longest_permuted) {
-        if (bipolar) Kernel(u16, true, permute).run(call) else Kernel(u16, false, permute).run(call);
-    } else {
-        if (bipolar) Kernel(u16, true, false).run(call) else Kernel(u16, false, false).run(call);
+    if (call.rank_bits != 16) return polar(u32, 0, call);
+    if (permute) {
+        if (call.length <= 1024) return polar(u16, 1, call);
+        if (call.length <= 2048) return polar(u16, 2, call);
+        if (call.length <= 4096) return polar(u16, 4, call);
     }
+    polar(u16, 0, call);
 }

@@ -1,6 +1,6 @@
 //! prefix: ones among the first positions of a comparator sequence, in entries of 32 positions.
-//! Computes:  entries[s, i, k] = bits of words[s, i] at positions order[i, 32k .. 32k + 32] in the
-//!            lower half, and how many of the positions before them hold ones in the upper half,
+//! Computes:  entries[s, i, k] = bits of words[sample_begin + s, i] at positions order[i, 32k ..
+//!            32k + 32] in the lower half, and how many of the positions before them hold ones in the upper half,
 //!            for the inputs input_begin .. input_end; order_bits 0 stands for order[i, k] = k
 //! Padding:   bits past the last position are 0; a row has length / 32 + 1 entries
 //! Exactness: integer; equals shaders/prefix.wgsl bit for bit
@@ -83,6 +83,7 @@ pub fn prefix(call: *const abi.Prefix) callconv(.c) void {
     const word_count = (length + 63) / 64;
     const entry_count = length / 32 + 1;
     const input_count: usize = call.input_count;
+    const first: usize = call.sample_begin;
     const begin: usize = call.input_begin;
     const end: usize = call.input_end;
     const order_bits = call.order_bits;
@@ -90,7 +91,7 @@ pub fn prefix(call: *const abi.Prefix) callconv(.c) void {
     for (0..call.sample_count) |sample| {
         for (begin..@max(begin, end)) |input| {
             const index = sample * input_count + input;
-            const words = call.words[index * word_count ..][0..word_count];
+            const words = call.words[(first * input_count + index) * word_count ..][0..word_count];
             const entries = call.entries[index * entry_count ..][0..entry_count];
             const order = call.order + (input - begin) * stride;
             if (order_bits == 0) {

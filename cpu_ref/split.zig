@@ -107,15 +107,15 @@ pub const prefix = struct {
 };
 
 pub const lookup = struct {
-    /// A multiple of every vector length, so that a division costs no partial ones.
-    const neurons = 64;
+    /// A multiple of every vector length, and enough for a part to pay for loading the tables again.
+    const neurons = 128;
 
     pub fn units(call: *const abi.Lookup) u64 {
         if (call.sample_count > 1) return call.sample_count;
         return (@as(u64, call.neuron_count) + neurons - 1) / neurons;
     }
     pub fn nanoseconds(call: *const abi.Lookup) u64 {
-        return @intCast(@as(u128, call.sample_count) * call.neuron_count * (call.input_end -| call.input_begin) / 2);
+        return @intCast(@as(u128, call.sample_count) * call.neuron_count * (call.input_end -| call.input_begin) / 4);
     }
     pub fn part(call: *const abi.Lookup, begin: u64, end: u64) abi.Lookup {
         var p = call.*;

@@ -158,9 +158,18 @@ OPS: dict[str, Op] = {
         ),
         Op(
             "prefix",
-            params=("sample_count", "input_count", "input_begin", "input_end", "length", "order_bits", "order_stride"),
+            params=(
+                "sample_begin",
+                "sample_count",
+                "input_count",
+                "input_begin",
+                "input_end",
+                "length",
+                "order_bits",
+                "order_stride",
+            ),
             buffers=(
-                Buffer("words", "u64", "in", "sample_count * input_count * ((length + 63) // 64)"),
+                Buffer("words", "u64", "in", "(sample_begin + sample_count) * input_count * ((length + 63) // 64)"),
                 Buffer(
                     "order",
                     "u32",
@@ -201,8 +210,9 @@ OPS: dict[str, Op] = {
                 for sample_tile in (1, 4)
                 for input_lanes in (1, 8)
             ),
-            choose=lambda params: 2 * (params["sample_count"] > 1)
-            + (params["neuron_count"] * params["sample_count"] < FEW_COUNTS),
+            choose=lambda params: (
+                2 * (params["sample_count"] > 1) + (params["neuron_count"] * params["sample_count"] < FEW_COUNTS)
+            ),
         ),
         Op(
             "count",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,10 +13,12 @@ from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
 from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
-from scgpu.encode import domain_of, encode
+from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
-from scgpu.pipeline import dense_steps, stack_counts
+from scgpu.pipeline import stack_counts
+from scgpu.sequence import SEQUENCES, SequenceName
+from scgpu.weights import KINDS, Form, IndependentStreams, SharedStreams, WeightStreams, WeightStreamsKind
 
 DRAWS_AT_ONCE = 1 << 20
 
@@ -63,6 +67,15 @@ class DenseLayer:
         Samples that are encoded together; larger batches go through in pieces.
     tensor_id : int
         0 for a single layer; its index in a network.
+    weight_streams : {"independent", "shared"}
+        A stream of its own for each weight; or one comparator sequence for all weights of an
+        input, as hardware with one random source per input has it. The accuracy of a neuron is
+        the same; the errors of different neurons become more alike. Shared streams are never
+        built: a product is a look-up whose cost does not grow with ``length``, which is at
+        most 2**20.
+    sequence : {"philox", "ramp"}
+        For shared streams, the sequence: numbers of the contract's generator (default), or a
+        ramp, whose weights are exact to 1 / length and whose look-ups need no reordering.
     device : str, int or Device
         See `scgpu.device`.
 
@@ -94,6 +107,8 @@ class DenseLayer:
         polarity: Polarity = "unipolar",
         max_batch: int = 256,
         tensor_id: int = 0,
+        weight_streams: WeightStreamsKind = "independent",
+        sequence: SequenceName | None = None,
         device: str | int | Device = "auto",
     ) -> None:
         self.n_inputs = arguments.integer("n_inputs", n_inputs, 1, 2**32 - 1)
@@ -103,6 +118,8 @@ class DenseLayer:
         self.polarity = arguments.polarity_of(polarity)
         self.max_batch = arguments.integer("max_batch", max_batch, 1, 2**32 - 1)
         self.tensor_id = arguments.integer("tensor_id", tensor_id, 0, 2**24 - 1)
+        self.weight_streams: WeightStreamsKind = arguments.choice("weight_streams", weight_streams, KINDS)  # type: ignore[assignment]
+        self.sequence = self._sequence_of(sequence)
         if self.n_inputs * self.length > 2**32 - 1:
             raise TooLargeError(
                 f"n_inputs={self.n_inputs} times length={self.length} is {self.n_inputs * self.length}: a count "
@@ -114,23 +131,29 @@ class DenseLayer:
                 "tensor. Split the neurons over several layers with different tensor_id."
             )
         self._device = choose_device(device)
-        self._part_neurons = self._neurons_per_part()
+        self._form = Form(
+            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, self._device
+        )
+        try:
+            if self.sequence is None:
+                IndependentStreams.neurons_per_part(self._form)
+            else:
+                SharedStreams.require(self._form, self.sequence)
+        except TooLargeError as error:
+            raise self._too_large(error) from None
         if weights is None:
             weights = initial_weights(
                 self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
             )
         self.weights = weights
 
-    def _neurons_per_part(self) -> int:
-        """Neurons whose weight streams share a buffer; a layer that cannot fit is refused here."""
-        backend = backend_of(self._device)
-        row_bytes = self.n_inputs * -(-self.length // 64) * 8
-        try:
-            backend.require(row_bytes)
-            backend.require_total(row_bytes * self.n_neurons)
-            return min(self.n_neurons, backend.largest_buffer // row_bytes)
-        except TooLargeError as error:
-            raise self._too_large(error) from None
+    def _sequence_of(self, sequence: SequenceName | None) -> SequenceName | None:
+        if self.weight_streams == "shared":
+            name: Any = arguments.choice("sequence", "philox" if sequence is None else sequence, SEQUENCES)
+            return name  # type: ignore[no-any-return]
+        if sequence is not None:
+            raise ValueError(f'sequence={sequence!r} needs weight_streams="shared"; leave it out')
+        return None
 
     def _too_large(self, error: TooLargeError) -> TooLargeError:
         return TooLargeError(
@@ -159,44 +182,29 @@ class DenseLayer:
                 f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; got {values.shape}"
             )
         try:
-            parts = [self._encoded(values, begin) for begin in range(0, self.n_neurons, self._part_neurons)]
+            streams: WeightStreams = (
+                IndependentStreams(self._form, values)
+                if self.sequence is None
+                else SharedStreams(self._form, values, self.sequence)
+            )
         except TooLargeError as error:
             raise self._too_large(error) from None
         self._weights = values.copy()
         self._weights.flags.writeable = False
-        self._parts = parts
-
-    def _encoded(self, values: NDArray[np.float64], first_neuron: int) -> tuple[int, Bitstream]:
-        """Weight streams of the neurons that share a buffer with ``first_neuron``."""
-        rows = values[first_neuron : first_neuron + self._part_neurons]
-        streams = encode(
-            rows.reshape(-1),
-            self.length,
-            self.seed,
-            polarity=self.polarity,
-            first_stream=first_neuron * self.n_inputs,
-            purpose="weight",
-            tensor_id=self.tensor_id,
-            device=self._device,
-        )
-        return first_neuron, streams._reshaped(*rows.shape)
+        self._streams = streams
 
     @property
-    def weight_parts(self) -> list[tuple[int, Bitstream]]:
-        """Weight streams on the device, in as many buffers as they need: first neuron, streams."""
-        return self._parts
+    def streams(self) -> WeightStreams:
+        """Weight streams on the device."""
+        return self._streams
 
     @property
     def packed_weights(self) -> Bitstream:
-        """Weight streams, shape (n_neurons, n_inputs).
+        """Weight streams as bits, shape (n_neurons, n_inputs); made anew from the ranks where they are shared.
 
-        On the layer's device; on ``numpy``, put together, where one buffer of the device cannot
-        hold them.
+        On the layer's device; on ``numpy`` where one buffer of the device cannot hold them.
         """
-        if len(self._parts) == 1:
-            return self._parts[0][1]
-        words = np.concatenate([part.words for _, part in self._parts])
-        return Bitstream.from_words(words, self.length, polarity=self.polarity, device="numpy")
+        return self._streams.packed
 
     def counts(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.uint64]:
         """Ones in the products of the encoded inputs with the weights, summed over the inputs.
@@ -269,7 +277,7 @@ class DenseLayer:
             return np.empty((0, self.n_neurons), np.uint64)
         backend = backend_of(self._device)
         counts = backend.empty("u32", batch * self.n_neurons)
-        steps = dense_steps(self, inputs.to(self._device)._buffer, counts, batch)
+        steps = self._streams.steps(inputs.to(self._device)._buffer, counts, batch)
         (out,) = backend.execute(steps, [counts])
         return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
 

@@ -83,6 +83,8 @@ class Network:
                 polarity=layer.polarity,
                 max_batch=layer.max_batch,
                 tensor_id=index,
+                weight_streams=layer.weight_streams,
+                sequence=layer.sequence,
                 device=layer.device,
             )
             for index, layer in enumerate(given)

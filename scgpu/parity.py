@@ -151,13 +151,14 @@ def _dense(rng: Rng) -> Case:
 
 def _prefix(rng: Rng) -> Case:
     length = int(rng.choice((*LENGTHS, 2048, 4096, 4100, 9000)))
-    samples, inputs = int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    skipped, samples, inputs = int(rng.integers(3)), int(rng.integers(1, 4)), int(rng.integers(1, 5))
     begin, end = (int(i) for i in sorted(rng.choice(inputs + 1, 2, replace=False)))
     order_bits = int(rng.choice((0, 16, 32)))
     orders = np.stack([rng.permutation(length) for _ in range(begin, end)]).astype("<u2" if order_bits == 16 else "<u4")
     order, stride = rows32(orders if order_bits else orders[:, :0])
     word_count = -(-length // 64)
     params = {
+        "sample_begin": skipped,
         "sample_count": samples,
         "input_count": inputs,
         "input_begin": begin,
@@ -166,7 +167,7 @@ def _prefix(rng: Rng) -> Case:
         "order_bits": order_bits,
         "order_stride": stride,
     }
-    words = _streams(rng, samples * inputs, word_count, length - 64 * (word_count - 1))
+    words = _streams(rng, (skipped + samples) * inputs, word_count, length - 64 * (word_count - 1))
     return make_case("prefix", params, {"words": words, "order": order})
 
 

@@ -7,19 +7,19 @@ Everything between the first thresholds and the last counts stays on the device,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
-from scgpu._abi import PASS_WORDS
 from scgpu.activation import Activation, activation_step
 from scgpu.arguments import Polarity
-from scgpu.backend import Backend, Step
-from scgpu.bitstream import Bitstream
+from scgpu.backend import Backend, Device, Step
+from scgpu.devices import backend_of
 from scgpu.encode import domain_of, encode_step, thresholds_of
 from scgpu.errors import TooLargeError
+from scgpu.weights import WeightStreams
 
 
 class Layer(Protocol):
@@ -33,42 +33,21 @@ class Layer(Protocol):
     tensor_id: int
 
     @property
-    def weight_parts(self) -> list[tuple[int, Bitstream]]:
-        """Weight streams on the device where the layer runs: first neuron and streams of each buffer."""
+    def device(self) -> Device:
+        """Where the layer runs."""
         ...
 
-
-def dense_steps(layer: Layer, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
-    """Kernel calls that count one layer's products, long rows in several passes."""
-    row_words = layer.n_inputs * -(-layer.length // 64)
-    bipolar = layer.polarity == "bipolar"
-    return [
-        Step(
-            "dense",
-            {
-                "sample_count": sample_count,
-                "neuron_count": part.shape[0],
-                "row_words": row_words,
-                "word_begin": begin,
-                "word_end": min(begin + PASS_WORDS, row_words),
-                "count_offset": count_offset + first_neuron,
-                "count_stride": layer.n_neurons,
-                "initial": layer.n_inputs * layer.length if bipolar else 0,
-                "accumulate": int(begin > 0),
-                "bipolar": int(bipolar),
-            },
-            (part._buffer, inputs, counts),
-        )
-        for first_neuron, part in layer.weight_parts
-        for begin in range(0, row_words, PASS_WORDS)
-    ]
+    @property
+    def streams(self) -> WeightStreams:
+        """Weight streams on that device."""
+        ...
 
 
 def _piece(layers: Sequence[Layer], backend: Backend) -> int:
     """Samples that go through the layers together: what each layer allows and a buffer holds."""
     piece = min(layer.max_batch for layer in layers)
     for layer in layers:
-        sample_bytes = layer.n_inputs * -(-layer.length // 64) * 8
+        sample_bytes = layer.streams.sample_bytes
         if sample_bytes > backend.largest_buffer:
             raise TooLargeError(
                 f"one sample's input streams need {sample_bytes:,} bytes (n_inputs={layer.n_inputs}, "
@@ -92,7 +71,7 @@ def stack_counts(
     between layers k and k + 1.
     """
     first, last = layers[0], layers[-1]
-    backend = first.weight_parts[0][1]._backend
+    backend = backend_of(first.device)
     values = arguments.values("x", x, first.polarity)
     seed = arguments.seed_of(seed)
     if values.ndim not in (1, 2) or values.shape[-1] != first.n_inputs:
@@ -119,7 +98,7 @@ def _submit(
 ) -> NDArray[np.uint32]:
     """Counts (batch, n_neurons) of values (batch, n_inputs), in one submission."""
     first, last = layers[0], layers[-1]
-    backend = first.weight_parts[0][1]._backend
+    backend = backend_of(first.device)
     batch = len(values)
     piece = min(_piece(layers, backend), batch)
     first_thresholds = backend.upload(thresholds_of(values, first.polarity))
@@ -148,12 +127,12 @@ def _submit(
                 )
             )
             if layer is last:
-                steps += dense_steps(layer, words[index], last_counts, sample_count, begin * last.n_neurons)
+                steps += layer.streams.steps(words[index], last_counts, sample_count, begin * last.n_neurons)
             else:
                 counts, thresholds = hidden[index]
                 threshold_offset = 0
                 integers = activations[index].integers(layer.n_inputs, layer.length, layer.polarity)
-                steps += dense_steps(layer, words[index], counts, sample_count)
+                steps += layer.streams.steps(words[index], counts, sample_count)
                 steps.append(activation_step(counts, thresholds, sample_count * layer.n_neurons, integers))
     (counts,) = backend.execute(steps, [last_counts])
     return counts.reshape(batch, last.n_neurons)

@@ -29,6 +29,7 @@ def prefix_step(
     order: Any,
     entries: Any,
     *,
+    sample_begin: int,
     sample_count: int,
     input_count: int,
     input_begin: int,
@@ -37,8 +38,9 @@ def prefix_step(
     order_bits: int,
     order_stride: int,
 ) -> Step:
-    """The kernel call that makes entries (sample, input, entry) for a range of inputs."""
+    """The kernel call that makes entries (sample, input, entry) for a range of samples and inputs."""
     params = {
+        "sample_begin": sample_begin,
         "sample_count": sample_count,
         "input_count": input_count,
         "input_begin": input_begin,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu.backend import Device
+from scgpu.devices import backend_of
 from scgpu.encode import domain_of
 from scgpu.philox import philox4x32
 
@@ -45,7 +46,7 @@ def _transposed(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def philox_numbers(
     first: int, count: int, length: int, seed: int, tensor_id: int, device: Device
 ) -> NDArray[np.uint32]:
-    """U_i(t) of the weight streams ``first .. first + count`` (contract, section Bernoulli streams): (count, length)."""
+    """Numbers U_i(t) of the weight streams ``first .. first + count``, shape (count, length)."""
     word_count = -(-length // 32)
     counter = np.zeros((count, word_count, 8, 4), np.uint32)
     counter[..., 0] = np.arange(8 * word_count, dtype=np.uint32).reshape(word_count, 8)
@@ -87,7 +88,8 @@ def ranked(
         return Ranked(None, np.where(columns == ALWAYS, length, ones).astype(small))
     order = np.empty((n_inputs, length), small)
     ranks = np.empty((n_inputs, n_neurons), small)
-    at_once = max(1, NUMBERS_AT_ONCE // length)
+    column_bytes = 128 * -(-length // 32)  # counters of eight blocks for each 32-bit word
+    at_once = max(1, min(NUMBERS_AT_ONCE // length, backend_of(device).largest_buffer // column_bytes))
     for first in range(0, n_inputs, at_once):
         numbers = philox_numbers(first, min(at_once, n_inputs - first), length, seed, tensor_id, device)
         for i, row in enumerate(numbers, first):

@@ -1,6 +1,6 @@
 // prefix: ones among the first positions of a comparator sequence, in entries of 32 positions.
-// Computes:  entries[s, i, k] = bits of words[s, i] at positions order[i, 32k .. 32k + 32] in the
-//            lower half, and how many of the positions before them hold ones in the upper half,
+// Computes:  entries[s, i, k] = bits of words[sample_begin + s, i] at positions order[i, 32k ..
+//            32k + 32] in the lower half, and how many of the positions before them hold ones in the upper half,
 //            for the inputs input_begin .. input_end; order_bits 0 stands for order[i, k] = k
 // Work item: one workgroup makes the entries of one stream
 // Padding:   bits past the last position are 0; a row has length / 32 + 1 entries
@@ -56,7 +56,7 @@ fn prefix(
     }
     let input = item % inputs;
     let row = item / inputs * params.input_count + params.input_begin + input;
-    let words_row = row * ((params.length + 63u) / 64u);
+    let words_row = (params.sample_begin * params.input_count + row) * ((params.length + 63u) / 64u);
     let order_row = input * params.order_stride;
     let entry_count = params.length / 32u + 1u;
     var before = 0u;

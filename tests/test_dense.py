@@ -84,7 +84,8 @@ def test_dense_exhaustively(length: int, polarity: Any, chosen: scgpu.Device) ->
     # every pair of streams of up to 4 bits, as one neuron and one sample each
     words = np.arange(2**length, dtype=np.uint64)[:, None]
     layer = scgpu.DenseLayer(1, 2**length, length, polarity=polarity, device=chosen)
-    layer._parts = [(0, scgpu.Bitstream.from_words(words[:, None], length, polarity=polarity, device=chosen))]
+    streams = scgpu.Bitstream.from_words(words[:, None], length, polarity=polarity, device=chosen)
+    layer.streams.parts = [(0, streams)]  # type: ignore[attr-defined]
     counts = layer.counts_prepacked(scgpu.Bitstream.from_words(words[:, None], length, polarity=polarity))
     for x in range(2**length):
         for w in range(2**length):
@@ -174,7 +175,7 @@ def test_dense_layer_larger_than_a_buffer(chosen: scgpu.Device) -> None:
         scgpu.encode(x[0], 1024, 42, device="cpu").count()[(weights[1] == 1.0) & (x[0] == 0.5)]
     )
     if chosen.kind == "gpu" and backend_of(chosen).largest_buffer < 131 << 20:
-        assert len(layer.weight_parts) == 2
+        assert len(layer.streams.parts) == 2  # type: ignore[attr-defined]
 
 
 def test_dense_batch_equals_single_samples(chosen: scgpu.Device) -> None:

@@ -85,3 +85,17 @@ def test_precision_example_runs() -> None:
     assert len(rows) == 6
     for _, error, expected in rows:
         assert float(error) == pytest.approx(float(expected), rel=0.15)
+
+
+def test_weight_streams_example_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "weight_streams.py"), "--device", "cpu", "--layers", "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert len(rows) == 6
+    for *_, kind, _, correlation, twins in rows:
+        assert float(correlation) < 0.8
+        assert (float(twins) == 1.0) == (kind != "independent")

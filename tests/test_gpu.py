@@ -102,7 +102,7 @@ def test_small_limits_split_weights_inputs_and_outputs(
     monkeypatch.setattr(backend, "largest_buffer", largest)  # a row of the first layer has 512 bytes
     monkeypatch.setattr(backend, "_workgroups_per_dimension", 5)
     net = network(gpu)
-    assert len(net.layers[0].weight_parts) == -(-13 // (largest // 512))
+    assert len(net.layers[0].streams.parts) == -(-13 // (largest // 512))
     x = 2 * np.random.default_rng(1).random((150, 8)) - 1 if polarity == "bipolar" else np.full((150, 8), 0.3)
     assert np.array_equal(net.counts(x, 5, 9), oracle.counts(x, 5, 9))
     for layer, plain in zip(net.layers, oracle.layers, strict=True):

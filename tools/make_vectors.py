@@ -40,6 +40,10 @@ DENSE: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "one_bit": (3, 2, 5, {"length": 1}),
     "single": (1, 1, 1, {"length": 65, "seed": 0}),
     "tensor_7": (33, 5, 2, {"length": 127, "tensor_id": 7}),
+    "shared": (10, 6, 3, {"length": 1000, "weight_streams": "shared"}),
+    "shared_bipolar": (5, 4, 2, {"length": 2100, "weight_streams": "shared", "polarity": "bipolar", "tensor_id": 3}),
+    "shared_ramp": (10, 6, 3, {"length": 1024, "weight_streams": "shared", "sequence": "ramp"}),
+    "shared_wide": (2, 3, 1, {"length": 70000, "weight_streams": "shared", "polarity": "bipolar"}),
 }
 
 # name -> (sizes, polarity, activation).

@@ -23,8 +23,7 @@ from scgpu.oracle.philox import philox
 from scgpu.oracle.prefix import prefix
 
 KERNELS: dict[str, Any] = {
-    kernel.__name__: kernel
-    for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, activation)
+    kernel.__name__: kernel for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, activation)
 }
 
 

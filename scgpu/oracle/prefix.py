@@ -11,6 +11,7 @@ def prefix(
     order: NDArray[np.uint32],
     entries: NDArray[np.uint64],
     *,
+    sample_begin: int,
     sample_count: int,
     input_count: int,
     input_begin: int,
@@ -19,12 +20,13 @@ def prefix(
     order_bits: int,
     order_stride: int,
 ) -> None:
-    """entries[s, i, k] = 32 bits of stream (s, i) at positions order[i, 32 k ...], and the ones before them.
+    """entries[s, i, k] = 32 bits of a stream at positions order[i, 32 k ...], and the ones before them.
 
-    The bits are the entry's lower half, the count its upper half.
+    The stream is that of sample ``sample_begin + s`` and input i. The bits are the entry's lower half,
+    the count its upper half.
     """
     word_count, entry_count = (length + 63) // 64, length // 32 + 1
-    inputs = words[: sample_count * input_count * word_count].reshape(sample_count, input_count, word_count)
+    samples = words[: (sample_begin + sample_count) * input_count * word_count].reshape(-1, input_count, word_count)
     out = entries[: sample_count * input_count * entry_count].reshape(sample_count, input_count, entry_count)
     for i in range(input_begin, input_end):
         if order_bits:
@@ -33,7 +35,7 @@ def prefix(
         else:
             positions = np.arange(length)
         for s in range(sample_count):
-            octets = np.ascontiguousarray(inputs[s, i]).astype("<u8").view(np.uint8)
+            octets = np.ascontiguousarray(samples[sample_begin + s, i]).astype("<u8").view(np.uint8)
             bits = np.zeros(32 * entry_count, np.uint8)
             bits[:length] = np.unpackbits(octets, bitorder="little")[positions]
             groups = bits.reshape(entry_count, 32)

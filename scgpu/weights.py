@@ -1,0 +1,271 @@
+"""Weight streams of a dense layer on its device, in the contract's two kinds.
+
+Independent ones are bitstreams, a layer's products AND and popcount. Shared ones follow one
+comparator sequence per input, so a weight is its rank and a product a look-up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgpu._abi import PASS_WORDS
+from scgpu.arguments import Polarity
+from scgpu.backend import Device, Step
+from scgpu.bitstream import Bitstream
+from scgpu.devices import backend_of
+from scgpu.encode import encode, thresholds_of
+from scgpu.errors import TooLargeError
+from scgpu.lookup import lookup_steps
+from scgpu.prefix import entry_count, prefix_step, rows32
+from scgpu.sequence import SequenceName, ranked
+
+WeightStreamsKind = Literal["independent", "shared"]
+KINDS = ("independent", "shared")
+
+# An invocation of the prefix kernel that makes the entries of a longer stream would run into the
+# loop limit of software rasterisers.
+LONGEST_SHARED = 1 << 20
+ENTRY_BYTES = 4 << 20  # entries of as many samples are made before they are looked up
+NEURONS_IN_STEP = 64  # parts of a layer's neurons begin at multiples of it
+
+
+@dataclass(frozen=True)
+class Form:
+    """The layer that weight streams belong to; attributes as those of `scgpu.DenseLayer`."""
+
+    n_inputs: int
+    n_neurons: int
+    length: int
+    seed: int
+    polarity: Polarity
+    tensor_id: int
+    device: Device
+
+    @property
+    def word_count(self) -> int:
+        """Words of a stream."""
+        return -(-self.length // 64)
+
+
+class WeightStreams(Protocol):
+    """A layer's weight streams on its device."""
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the largest buffer that one sample needs."""
+        ...
+
+    @property
+    def packed(self) -> Bitstream:
+        """The streams, shape (n_neurons, n_inputs)."""
+        ...
+
+    def steps(self, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+        """Kernel calls that count the products with input streams (sample, input, word)."""
+        ...
+
+
+class IndependentStreams:
+    """Streams ``neuron * n_inputs + input`` of the contract's generator, in as many buffers as they need.
+
+    Attributes
+    ----------
+    parts : list of (int, Bitstream)
+        First neuron and streams of each buffer.
+    """
+
+    def __init__(self, form: Form, weights: NDArray[np.float64]) -> None:
+        self._form = form
+        self._part_neurons = self.neurons_per_part(form)
+        self.parts = [self._encoded(weights, begin) for begin in range(0, form.n_neurons, self._part_neurons)]
+
+    @staticmethod
+    def neurons_per_part(form: Form) -> int:
+        """Neurons whose streams share a buffer; `TooLargeError` where the streams cannot be had."""
+        backend = backend_of(form.device)
+        row_bytes = form.n_inputs * form.word_count * 8
+        backend.require(row_bytes)
+        backend.require_total(row_bytes * form.n_neurons)
+        return min(form.n_neurons, backend.largest_buffer // row_bytes)
+
+    def _encoded(self, weights: NDArray[np.float64], first_neuron: int) -> tuple[int, Bitstream]:
+        form = self._form
+        rows = weights[first_neuron : first_neuron + self._part_neurons]
+        streams = encode(
+            rows.reshape(-1),
+            form.length,
+            form.seed,
+            polarity=form.polarity,
+            first_stream=first_neuron * form.n_inputs,
+            purpose="weight",
+            tensor_id=form.tensor_id,
+            device=form.device,
+        )
+        return first_neuron, streams._reshaped(*rows.shape)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample's input streams."""
+        return self._form.n_inputs * self._form.word_count * 8
+
+    @property
+    def packed(self) -> Bitstream:
+        """The streams; on ``numpy``, put together, where no buffer of the device can hold them."""
+        if len(self.parts) == 1:
+            return self.parts[0][1]
+        words = np.concatenate([part.words for _, part in self.parts])
+        return Bitstream.from_words(words, self._form.length, polarity=self._form.polarity, device="numpy")
+
+    def steps(self, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+        """Products by AND and popcount, long rows in several passes."""
+        form = self._form
+        row_words = form.n_inputs * form.word_count
+        bipolar = form.polarity == "bipolar"
+        return [
+            Step(
+                "dense",
+                {
+                    "sample_count": sample_count,
+                    "neuron_count": part.shape[0],
+                    "row_words": row_words,
+                    "word_begin": begin,
+                    "word_end": min(begin + PASS_WORDS, row_words),
+                    "count_offset": count_offset + first_neuron,
+                    "count_stride": form.n_neurons,
+                    "initial": form.n_inputs * form.length if bipolar else 0,
+                    "accumulate": int(begin > 0),
+                    "bipolar": int(bipolar),
+                },
+                (part._buffer, inputs, counts),
+            )
+            for first_neuron, part in self.parts
+            for begin in range(0, row_words, PASS_WORDS)
+        ]
+
+
+class SharedStreams:
+    """Weights as ranks in one comparator sequence per input."""
+
+    def __init__(self, form: Form, weights: NDArray[np.float64], sequence: SequenceName) -> None:
+        self.require(form, sequence)
+        self._form = form
+        self._ranked = ranked(
+            thresholds_of(weights, form.polarity), form.length, sequence, form.seed, form.tensor_id, form.device
+        )
+        self._backend = backend_of(form.device)
+        self._orders = self._order_parts()
+        self._rank_bits = 8 * self._ranked.ranks.dtype.itemsize
+        self._ranks = self._rank_parts()
+
+    @staticmethod
+    def require(form: Form, sequence: SequenceName) -> None:
+        """Raise `TooLargeError` where the streams cannot be had."""
+        if form.length > LONGEST_SHARED:
+            raise TooLargeError(
+                f"shared weight streams have at most {LONGEST_SHARED:,} bits; got length={form.length}. "
+                'Use a shorter length, or weight_streams="independent".'
+            )
+        backend = backend_of(form.device)
+        small = 2 if form.length <= 0xFFFF else 4
+        backend.require(form.n_inputs * NEURONS_IN_STEP * small)
+        order_bytes = 0 if sequence == "ramp" else form.n_inputs * form.length * small
+        backend.require_total(form.n_inputs * form.n_neurons * small + order_bytes)
+
+    def _order_parts(self) -> list[tuple[int, int, int, Any]]:
+        """First input, end, elements of a row, buffer: the order in as many buffers as it needs."""
+        order, n_inputs = self._ranked.order, self._form.n_inputs
+        if order is None:
+            return [(0, n_inputs, 0, self._backend.empty("u32", 0))]
+        at_once = max(1, self._backend.largest_buffer // (4 * -(-order[0].nbytes // 4)))
+        parts = []
+        for begin in range(0, n_inputs, at_once):
+            flat, stride = rows32(order[begin : begin + at_once])
+            parts.append((begin, min(begin + at_once, n_inputs), stride, self._backend.upload(flat)))
+        return parts
+
+    def _rank_parts(self) -> list[tuple[int, int, int, Any]]:
+        """First neuron, end, elements of a row, buffer."""
+        ranks, n_neurons = self._ranked.ranks, self._form.n_neurons
+        step_bytes = self._form.n_inputs * NEURONS_IN_STEP * ranks.dtype.itemsize
+        at_once = self._backend.largest_buffer // step_bytes * NEURONS_IN_STEP
+        parts = []
+        for begin in range(0, n_neurons, at_once):
+            flat, stride = rows32(ranks[:, begin : begin + at_once])
+            parts.append((begin, min(begin + at_once, n_neurons), stride, self._backend.upload(flat)))
+        return parts
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample's entries, twice those of its streams and a little more."""
+        return self._form.n_inputs * entry_count(self._form.length) * 8
+
+    @property
+    def packed(self) -> Bitstream:
+        """The streams as bits, on the layer's device or, where no buffer of it holds them, on ``numpy``."""
+        form = self._form
+        words = np.zeros((form.n_neurons, form.n_inputs, form.word_count), "<u8")
+        octets = words.view(np.uint8)
+        place = np.broadcast_to(np.arange(form.length), (form.n_inputs, form.length))
+        if self._ranked.order is not None:
+            place = np.argsort(self._ranked.order, axis=1)
+        for neuron in range(form.n_neurons):
+            bits = place < self._ranked.ranks[:, neuron, None]
+            octets[neuron, :, : -(-form.length // 8)] = np.packbits(bits, axis=1, bitorder="little")
+        fits = words.nbytes <= self._backend.largest_buffer
+        return Bitstream.from_words(words, form.length, polarity=form.polarity, device=form.device if fits else "numpy")
+
+    def steps(self, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+        """Products by look-up."""
+        at_once = min(max(1, ENTRY_BYTES // self.sample_bytes), sample_count)
+        entries = self._backend.empty("u64", at_once * self.sample_bytes // 8)
+        steps: list[Step] = []
+        for begin in range(0, sample_count, at_once):
+            count = min(at_once, sample_count - begin)
+            steps += self._prefix_steps(inputs, entries, begin, count)
+            steps += self._lookup_steps(entries, counts, count, count_offset + begin * self._form.n_neurons)
+        return steps
+
+    def _prefix_steps(self, inputs: Any, entries: Any, sample_begin: int, sample_count: int) -> list[Step]:
+        form = self._form
+        order_bits = 0 if self._ranked.order is None else 8 * self._ranked.order.dtype.itemsize
+        return [
+            prefix_step(
+                inputs,
+                order,
+                entries,
+                sample_begin=sample_begin,
+                sample_count=sample_count,
+                input_count=form.n_inputs,
+                input_begin=begin,
+                input_end=end,
+                length=form.length,
+                order_bits=order_bits,
+                order_stride=stride,
+            )
+            for begin, end, stride, order in self._orders
+        ]
+
+    def _lookup_steps(self, entries: Any, counts: Any, sample_count: int, count_offset: int) -> list[Step]:
+        form = self._form
+        return [
+            step
+            for begin, end, stride, ranks in self._ranks
+            for step in lookup_steps(
+                ranks,
+                entries,
+                counts,
+                sample_count=sample_count,
+                neuron_count=end - begin,
+                input_count=form.n_inputs,
+                length=form.length,
+                rank_bits=self._rank_bits,
+                rank_stride=stride,
+                count_offset=count_offset + begin,
+                count_stride=form.n_neurons,
+                polarity=form.polarity,
+            )
+        ]
