@@ -92,8 +92,11 @@ class Op:
 _STREAMS = "stream_count * word_count"
 _COUNTS = "count_offset + (sample_count - 1) * count_stride + neuron_count"
 
-# Below this many counts the lanes of a GPU share the inputs of one, or most of them would idle.
+# Below these many streams or counts the lanes of a GPU share one, or most of them would idle.
+FEW_STREAMS = 1 << 12
 FEW_COUNTS = 1 << 14
+# Above this length more invocations share a stream: none makes more than 65,535 loop trips.
+LONG_STREAM = 1 << 17
 
 OPS: dict[str, Op] = {
     op.name: op
@@ -178,8 +181,16 @@ OPS: dict[str, Op] = {
                 ),
                 Buffer("entries", "u64", "out", "sample_count * input_count * (length // 32 + 1)"),
             ),
-            work_items="sample_count * (input_end - input_begin)",
-            work_item="workgroup",
+            work_items="sample_count * (input_end - input_begin) * stream_lanes",
+            variants=tuple(
+                {"wg_size": 64, "stream_lanes": stream_lanes, "position_bits": bits}
+                for stream_lanes in (8, 32)
+                for bits in (0, 16, 32)
+            ),
+            choose=lambda params: (
+                3 * (params["sample_count"] * params["input_count"] < FEW_STREAMS or params["length"] > LONG_STREAM)
+                + params["order_bits"] // 16
+            ),
         ),
         Op(
             "lookup",
@@ -206,12 +217,20 @@ OPS: dict[str, Op] = {
             work_items="-(-neuron_count * input_lanes // wg_size) * -(-sample_count // sample_tile)",
             work_item="workgroup",
             variants=tuple(
-                {"wg_size": 64, "input_lanes": input_lanes, "sample_tile": sample_tile}
+                {
+                    "wg_size": 64,
+                    "input_lanes": input_lanes,
+                    "sample_tile": sample_tile,
+                    "xor_products": xor_products,
+                }
                 for sample_tile in (1, 4)
                 for input_lanes in (1, 8)
+                for xor_products in (0, 1)
             ),
             choose=lambda params: (
-                2 * (params["sample_count"] > 1) + (params["neuron_count"] * params["sample_count"] < FEW_COUNTS)
+                4 * (params["sample_count"] > 1)
+                + 2 * (params["neuron_count"] * params["sample_count"] < FEW_COUNTS)
+                + (params["bipolar"] != 0)
             ),
         ),
         Op(

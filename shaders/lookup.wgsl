@@ -16,6 +16,8 @@ override wg_size: u32 = 64u;
 override input_lanes: u32 = 1u;
 // 1 or 4.
 override sample_tile: u32 = 4u;
+// The boundary's `bipolar`, fixed when the pipeline is made: it stands in the innermost loop.
+override xor_products: bool = false;
 
 var<workgroup> partial_counts: array<vec4<u32>, wg_size>;
 
@@ -31,11 +33,11 @@ fn rank_of(input: u32, neuron: u32) -> u32 {
 fn ones_of(row: u32, rank: u32) -> u32 {
     let entry = entries[row + rank / 32u];
     let both = entry.y + countOneBits(entry.x & ((1u << (rank & 31u)) - 1u));
-    if (params.bipolar == 0u) {
-        return both;
+    if (xor_products) {
+        let last = entries[row + params.length / 32u];
+        return rank + last.y + countOneBits(last.x) - 2u * both;
     }
-    let last = entries[row + params.length / 32u];
-    return rank + last.y + countOneBits(last.x) - 2u * both;
+    return both;
 }
 
 @compute @workgroup_size(wg_size)
@@ -85,7 +87,7 @@ fn lookup(
         for (var t = 0u; t < sample_tile && sample + t < params.sample_count; t++) {
             let index = params.count_offset + (sample + t) * params.count_stride + neuron;
             let base = select(params.initial, counts[index], params.accumulate != 0u);
-            counts[index] = select(base + sums[t], base - sums[t], params.bipolar != 0u);
+            counts[index] = select(base + sums[t], base - sums[t], xor_products);
         }
     }
 }

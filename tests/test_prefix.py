@@ -83,6 +83,20 @@ def test_prefix_of_the_longest_stream(chosen: scgpu.Device) -> None:
     assert np.array_equal(entries >> np.uint64(32), before)
 
 
+def test_prefix_keeps_loops_short() -> None:
+    # software rasterisers end an invocation after 65,535 loop trips, all its loops summed
+    from scgpu._abi import OPS
+    from scgpu.weights import LONGEST_SHARED
+
+    op = OPS["prefix"]
+    for length in (1, 2**16, 2**17, 2**17 + 1, LONGEST_SHARED):
+        for samples in (1, 10_000):
+            params = {**dict.fromkeys(op.params, 1), "sample_count": samples, "length": length, "order_bits": 32}
+            lanes = op.variants[op.choose(params)]["stream_lanes"]
+            run = -(-(length // 32 + 1) // lanes)
+            assert run * 33 + run + lanes < 65_535
+
+
 def test_transposed_is_a_transpose() -> None:
     words = np.random.default_rng(0).integers(0, 2**32, (5, 32), dtype=np.uint32)
     bits = words[..., None] >> np.arange(32, dtype=np.uint32) & np.uint32(1)
