@@ -213,7 +213,9 @@ def _dense_legal(params: Params, variant: Variant) -> bool:
         return -(-elements // variant["lanes_k"]) <= MAX_TRIPS
     lanes_s = variant["wg_size"] // variant["lanes_n"]
     rows = variant["lanes_n"] * variant["neuron_tile"] + lanes_s * variant["sample_tile"]
-    return -(-elements // depth) * (depth + -(-rows * depth // variant["wg_size"]) + 1) <= MAX_TRIPS
+    # The last test of a loop counts as a trip too.
+    trips = (-(-rows * depth // variant["wg_size"]) + 1) + (depth + 1) + 1
+    return -(-elements // depth) * trips <= MAX_TRIPS
 
 
 def _preferred(params: Params, adapter: Adapter) -> Iterator[str]:
