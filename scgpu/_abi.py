@@ -226,12 +226,13 @@ def _preferred(params: Params, adapter: Adapter) -> Iterator[str]:
         if samples == 1:
             yield from ("row8-subgroup", "row8") if subgroup else ("row8",)
             yield "row8-pair"
-        elif samples <= 2:
-            yield "split8-2x8"
-        elif outputs < 64 * 64:  # too few blocks for the cores
+        else:
+            if params["neuron_count"] <= 64 and samples < 8:
+                yield "split8-4x32"
+            elif params["neuron_count"] > 64:
+                yield from ("block8x64-carry", "block8x64-pair")
             yield from ("split8-8x8-subgroup", "split8-8x8") if subgroup else ("split8-8x8",)
-        yield from ("block8x64-carry", "block8x64-pair") if samples > 1 else ()
-        yield "split8-8x8"
+            yield "block8x64-pair"
     elif samples < 4:
         # 512 workgroups and more keep a large GPU busy with four neurons each.
         rows = ("row64", "row256") if outputs >= 2048 else ("row256", "row64")
@@ -254,13 +255,14 @@ def _choose_dense(params: Params, adapter: Adapter) -> int:
 
 
 def _dense_class(params: Params) -> str:
-    """The class of shapes that share a tuned variant."""
-    samples, words = params["sample_count"], params["word_end"] - params["word_begin"]
-    batch = "one sample" if samples == 1 else "small batch" if samples < 16 else "large batch"
-    rows = "short rows" if words <= 4096 else "long rows"
-    neurons = "few neurons" if params["neuron_count"] <= 64 else "many neurons"
-    parity = "odd" if params["row_words"] % 2 else "even"
-    return f"{batch}, {parity} {rows}, {neurons}"
+    """The class of shapes that share a tuned variant; rows of an odd number of words have none."""
+    if params["row_words"] % 2:
+        return ""
+    samples = params["sample_count"]
+    batch = "1 sample" if samples == 1 else "2 to 7 samples" if samples < 8 else "8 samples or more"
+    neurons = "few" if params["neuron_count"] <= 64 else "many"
+    rows = "short" if params["word_end"] - params["word_begin"] <= 4096 else "long"
+    return f"{batch}, {neurons} neurons, {rows} rows"
 
 
 _STREAMS = "stream_count * word_count"
