@@ -16,20 +16,44 @@ evaluate them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 CONTRACT_VERSION = 1
 
+# Files of shaders/shared/ that need a wgpu feature.
+FEATURES = {"workgroup_sum_subgroup": "subgroup"}
+
 Params = Mapping[str, int]
+Variant = dict[str, int]
+
+# Software rasterisers end an invocation after 65,535 loop trips, all its loops summed, silently.
+# What the last sums of a kernel take is below the difference.
+MAX_TRIPS = 64_000
 
 
 def _function(names: Iterable[str], expression: str) -> Callable[..., Any]:
     """The expression as a function of the names, by position; the expressions are this file's own."""
     function: Callable[..., Any] = eval(f"lambda {', '.join(names)}: {expression}", {"__builtins__": {}})
     return function
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What the choice of a variant depends on, besides the parameters.
+
+    Parameters
+    ----------
+    features : frozenset of str
+        wgpu features that the device was made with.
+    software : bool
+        The adapter is a program on the host's processor.
+    """
+
+    features: frozenset[str] = frozenset()
+    software: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,12 +70,15 @@ class Buffer:
         How the kernel uses it. ``inout`` is read before it is written.
     size : str
         Elements the kernel may touch, as an expression over the parameters.
+    wgsl : str, optional
+        Type of an array element in the shader, where it reads several elements at once.
     """
 
     name: str
     dtype: Literal["u32", "u64"]
     access: Literal["in", "out", "inout"]
     size: str
+    wgsl: str = field(default="", repr=False)  # the digest is of what both sides know
 
 
 @dataclass(frozen=True)
@@ -59,8 +86,13 @@ class Op:
     """One operation: the same name in ``shaders/``, ``cpu_ref/``, ``scgpu/`` and ``tests/``.
 
     ``work_items`` counts what ``work_item`` names (an invocation, or a whole workgroup);
-    it may use the parameters and the override constants of the variant in use.
-    ``choose`` gives the index of the variant for a set of parameters. Variants differ in
+    it may use the parameters and the entries of the variant in use.
+
+    An entry of a variant is an override constant of the shader or, where ``imports`` has
+    its name, the number of the file that ``#import NAME`` inlines. ``specialised`` names
+    override constants that take the value of a parameter. ``choose`` gives the index of the
+    default variant, ``legal`` says whether a variant can compute some parameters, and
+    ``shape_class`` names the parameters that share a tuned variant. Variants differ in
     speed alone, never in a bit.
     """
 
@@ -69,8 +101,12 @@ class Op:
     buffers: tuple[Buffer, ...]
     work_items: str
     work_item: Literal["invocation", "workgroup"] = "invocation"
-    variants: tuple[dict[str, int], ...] = ({"wg_size": 64},)
-    choose: Callable[[Params], int] = field(default=lambda params: 0)
+    variants: tuple[Variant, ...] = ({"wg_size": 64},)
+    imports: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    specialised: dict[str, str] = field(default_factory=dict)
+    choose: Callable[[Params, Adapter], int] = field(default=lambda params, adapter: 0)
+    legal: Callable[[Params, Variant], bool] = field(default=lambda params, variant: True)
+    shape_class: Callable[[Params], str] = field(default=lambda params: "")
     constants: dict[str, int] = field(default_factory=dict)
 
     @cached_property
@@ -87,6 +123,146 @@ class Op:
         overrides = self.variants[variant]
         items = self._items(*params.values(), *overrides.values())
         return items if self.work_item == "workgroup" else -(-items // overrides["wg_size"])
+
+    def files(self, variant: int) -> tuple[tuple[str, str], ...]:
+        """For each import that varies its name and the file that it means in a variant."""
+        return tuple((name, files[self.variants[variant][name]]) for name, files in self.imports.items())
+
+    def overrides(self, variant: int, params: Params) -> dict[str, int]:
+        """Override constants of a variant for these parameters."""
+        fixed = {name: value for name, value in self.variants[variant].items() if name not in self.imports}
+        return fixed | {name: params[source] for name, source in self.specialised.items()}
+
+    def admissible(self, params: Params, adapter: Adapter) -> list[int]:
+        """Indices of the variants that compute these parameters on an adapter."""
+        return [
+            index
+            for index, variant in enumerate(self.variants)
+            if self.legal(params, variant)
+            and all(FEATURES.get(file) in (None, *adapter.features) for _, file in self.files(index))
+        ]
+
+
+def _form(
+    lanes: tuple[int, int, int],
+    tile: tuple[int, int],
+    *,
+    stage_depth: int = 0,
+    carry_save: int = 0,
+    words: int = 1,
+    workgroup_sum: int = 0,
+) -> Variant:
+    """A variant from its lanes (k, n, s) and its tile (samples, neurons)."""
+    lanes_k, lanes_n, lanes_s = lanes
+    return {
+        "wg_size": lanes_k * lanes_n * lanes_s,
+        "lanes_k": lanes_k,
+        "lanes_n": lanes_n,
+        "sample_tile": tile[0],
+        "neuron_tile": tile[1],
+        "stage_depth": stage_depth,
+        "carry_save": carry_save,
+        "words": words,
+        "workgroup_sum": workgroup_sum,
+    }
+
+
+# Workgroups of 8 suit software rasterisers, where 8 invocations are one vector of the processor
+# and all of them, however many, share its cores. Hardware wants 64 and more, rows brought to
+# workgroup memory once for a whole block of outputs, and loads of 16 bytes by neighbours.
+DENSE_VARIANTS: dict[str, Variant] = {
+    # One sample: the weights are read once, by all invocations of a workgroup together.
+    "row64-pair": _form((64, 1, 1), (1, 4), words=0),
+    "row64": _form((64, 1, 1), (1, 4)),
+    "row64-subgroup": _form((64, 1, 1), (1, 4), workgroup_sum=1),
+    "row256": _form((256, 1, 1), (1, 1)),
+    "row256-subgroup": _form((256, 1, 1), (1, 1), workgroup_sum=1),
+    "row8-pair": _form((8, 1, 1), (1, 8), words=0),
+    "row8": _form((8, 1, 1), (1, 8)),
+    "row8-subgroup": _form((8, 1, 1), (1, 8), workgroup_sum=1),
+    "rows8": _form((1, 8, 1), (1, 8)),
+    # A few samples, or rows so long that the invocations must share them.
+    "split8-2x8": _form((8, 1, 1), (2, 8)),
+    "split8-8x8": _form((8, 1, 1), (8, 8)),
+    "split8-8x8-subgroup": _form((8, 1, 1), (8, 8), workgroup_sum=1),
+    "split64-4x4-pair": _form((64, 1, 1), (4, 4), words=0),
+    "split64-4x4": _form((64, 1, 1), (4, 4)),
+    "split64-4x4-subgroup": _form((64, 1, 1), (4, 4), workgroup_sum=1),
+    "split8-4x32": _form((8, 8, 1), (4, 4)),
+    # Batches: a workgroup computes a block of samples x neurons.
+    "block8x64-pair": _form((1, 8, 1), (8, 8), words=0),
+    "block8x64": _form((1, 8, 1), (8, 8)),
+    "block8x64-carry": _form((1, 8, 1), (8, 8), carry_save=1),
+    "block32x32": _form((1, 8, 8), (4, 4)),
+    "staged32x32-pair": _form((1, 8, 8), (4, 4), stage_depth=16, words=0),
+    "staged32x32": _form((1, 8, 8), (4, 4), stage_depth=8),
+    "staged32x32-carry": _form((1, 8, 8), (4, 4), stage_depth=8, carry_save=1),
+    "staged64x64": _form((1, 8, 8), (8, 8), stage_depth=4),
+    "staged64x64-carry": _form((1, 8, 8), (8, 8), stage_depth=4, carry_save=1),
+}
+
+
+def _dense_legal(params: Params, variant: Variant) -> bool:
+    """Whether a variant of dense computes these parameters, within the trips of software rasterisers."""
+    words_per_element = 1 + variant["words"]
+    if any(params[name] % words_per_element for name in ("row_words", "word_begin", "word_end")):
+        return False
+    elements = (params["word_end"] - params["word_begin"]) // words_per_element
+    depth = variant["stage_depth"]
+    if not depth:
+        return -(-elements // variant["lanes_k"]) <= MAX_TRIPS
+    lanes_s = variant["wg_size"] // variant["lanes_n"]
+    rows = variant["lanes_n"] * variant["neuron_tile"] + lanes_s * variant["sample_tile"]
+    # The last test of a loop counts as a trip too.
+    trips = (-(-rows * depth // variant["wg_size"]) + 1) + (depth + 1) + 1
+    return -(-elements // depth) * trips <= MAX_TRIPS
+
+
+def _preferred(params: Params, adapter: Adapter) -> Iterator[str]:
+    """Names of dense variants, the best first; one of the last two is legal for any parameters."""
+    samples, outputs = params["sample_count"], params["sample_count"] * params["neuron_count"]
+    subgroup = "subgroup" in adapter.features
+    if adapter.software:
+        if samples == 1:
+            yield from ("row8-subgroup", "row8") if subgroup else ("row8",)
+            yield "row8-pair"
+        else:
+            if params["neuron_count"] <= 64 and samples < 8:
+                yield "split8-4x32"
+            elif params["neuron_count"] > 64:
+                yield from ("block8x64-carry", "block8x64-pair")
+            yield from ("split8-8x8-subgroup", "split8-8x8") if subgroup else ("split8-8x8",)
+            yield "block8x64-pair"
+    elif samples < 4:
+        # 512 workgroups and more keep a large GPU busy with four neurons each.
+        rows = ("row64", "row256") if outputs >= 2048 else ("row256", "row64")
+        for name in rows:
+            yield from (f"{name}-subgroup", name) if subgroup else (name,)
+    else:
+        # A block is a workgroup, and an adapter has up to 150 multiprocessors.
+        if outputs >= 64 * 64 * 256:
+            yield "staged64x64-carry"
+        if outputs >= 32 * 32 * 64:
+            yield from ("staged32x32-carry", "staged32x32-pair")
+        yield from ("split64-4x4-subgroup", "split64-4x4") if subgroup else ("split64-4x4",)
+    yield "row64-pair" if samples == 1 else "split64-4x4-pair"
+
+
+def _choose_dense(params: Params, adapter: Adapter) -> int:
+    """Index of the default variant of dense."""
+    names = list(DENSE_VARIANTS)
+    return next(names.index(name) for name in _preferred(params, adapter) if _dense_legal(params, DENSE_VARIANTS[name]))
+
+
+def _dense_class(params: Params) -> str:
+    """The class of shapes that share a tuned variant; rows of an odd number of words have none."""
+    if params["row_words"] % 2:
+        return ""
+    samples = params["sample_count"]
+    batch = "1 sample" if samples == 1 else "2 to 7 samples" if samples < 8 else "8 samples or more"
+    neurons = "few" if params["neuron_count"] <= 64 else "many"
+    rows = "short" if params["word_end"] - params["word_begin"] <= 4096 else "long"
+    return f"{batch}, {neurons} neurons, {rows} rows"
 
 
 _STREAMS = "stream_count * word_count"
@@ -146,18 +322,22 @@ OPS: dict[str, Op] = {
                 "bipolar",
             ),
             buffers=(
-                Buffer("weights", "u64", "in", "neuron_count * row_words"),
-                Buffer("inputs", "u64", "in", "sample_count * row_words"),
+                Buffer("weights", "u64", "in", "neuron_count * row_words", wgsl="Words"),
+                Buffer("inputs", "u64", "in", "sample_count * row_words", wgsl="Words"),
                 Buffer("counts", "u32", "inout", _COUNTS),
             ),
-            work_items="-(-neuron_count // 4) * -(-sample_count // sample_tile)",
+            work_items="-(-neuron_count // (lanes_n * neuron_tile)) "
+            "* -(-sample_count // (wg_size // (lanes_k * lanes_n) * sample_tile))",
             work_item="workgroup",
-            variants=tuple(
-                {"wg_size": 64, "sample_tile": sample_tile, "xor_products": xor_products}
-                for sample_tile in (1, 4)
-                for xor_products in (0, 1)
-            ),
-            choose=lambda params: 2 * (params["sample_count"] > 1) + (params["bipolar"] != 0),
+            variants=tuple(DENSE_VARIANTS.values()),
+            imports={
+                "words": ("words_pair", "words_quad"),
+                "workgroup_sum": ("workgroup_sum", "workgroup_sum_subgroup"),
+            },
+            specialised={"xor_products": "bipolar"},
+            choose=_choose_dense,
+            legal=_dense_legal,
+            shape_class=_dense_class,
         ),
         Op(
             "prefix",
@@ -182,15 +362,12 @@ OPS: dict[str, Op] = {
                 Buffer("entries", "u64", "out", "sample_count * input_count * (length // 32 + 1)"),
             ),
             work_items="sample_count * (input_end - input_begin) * stream_lanes",
-            variants=tuple(
-                {"wg_size": 64, "stream_lanes": stream_lanes, "position_bits": bits}
-                for stream_lanes in (8, 32)
-                for bits in (0, 16, 32)
+            variants=tuple({"wg_size": 64, "stream_lanes": stream_lanes} for stream_lanes in (8, 32)),
+            specialised={"position_bits": "order_bits"},
+            choose=lambda params, adapter: int(
+                params["sample_count"] * params["input_count"] < FEW_STREAMS or params["length"] > LONG_STREAM
             ),
-            choose=lambda params: (
-                3 * (params["sample_count"] * params["input_count"] < FEW_STREAMS or params["length"] > LONG_STREAM)
-                + params["order_bits"] // 16
-            ),
+            legal=lambda params, variant: variant["stream_lanes"] == 32 or params["length"] <= LONG_STREAM,
         ),
         Op(
             "lookup",
@@ -217,20 +394,13 @@ OPS: dict[str, Op] = {
             work_items="-(-neuron_count * input_lanes // wg_size) * -(-sample_count // sample_tile)",
             work_item="workgroup",
             variants=tuple(
-                {
-                    "wg_size": 64,
-                    "input_lanes": input_lanes,
-                    "sample_tile": sample_tile,
-                    "xor_products": xor_products,
-                }
+                {"wg_size": 64, "input_lanes": input_lanes, "sample_tile": sample_tile}
                 for sample_tile in (1, 4)
                 for input_lanes in (1, 8)
-                for xor_products in (0, 1)
             ),
-            choose=lambda params: (
-                4 * (params["sample_count"] > 1)
-                + 2 * (params["neuron_count"] * params["sample_count"] < FEW_COUNTS)
-                + (params["bipolar"] != 0)
+            specialised={"xor_products": "bipolar"},
+            choose=lambda params, adapter: (
+                2 * (params["sample_count"] > 1) + (params["neuron_count"] * params["sample_count"] < FEW_COUNTS)
             ),
         ),
         Op(
@@ -270,8 +440,8 @@ OPS: dict[str, Op] = {
 PASS_INPUTS = 1 << 13
 
 # Above this many 64-bit words one kernel call is split into passes. Software rasterisers end
-# an invocation after 65,535 loop trips, all its loops summed; 64 invocations share these words
-# and make 8,192 trips.
+# an invocation after 65,535 loop trips, all its loops summed; where 64 invocations share these
+# words they make 8,192 trips each.
 PASS_WORDS = 1 << 19
 
 

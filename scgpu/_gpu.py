@@ -110,7 +110,7 @@ class _Pool:
     def __init__(self, device: Any, usage: str, largest: int) -> None:
         self._device = device
         self._usage = usage
-        self._largest = largest & ~3
+        self._largest = largest & ~15
         # Every buffer is held here until it is destroyed. Were a buffer in use held by its GpuBuffer
         # alone, the garbage collector could finalise both in one cycle, and the pool would be
         # given a released buffer, at whose next use wgpu-native aborts.
@@ -155,9 +155,8 @@ class _Pipeline:
     def __init__(self, device: Any, op: _abi.Op) -> None:
         self._device = device
         self._op = op
-        self._source = _wgsl.source(op.name)
-        self._module: Any = None
-        self._variants: dict[int, Any] = {}
+        self._modules: dict[tuple[tuple[str, str], ...], Any] = {}
+        self._variants: dict[tuple[int, ...], Any] = {}
         self.bind_group_layout = device.create_bind_group_layout(
             entries=[
                 {
@@ -172,22 +171,25 @@ class _Pipeline:
             bind_group_layouts=[self.bind_group_layout], immediate_size=4 * len(op.params)
         )
 
-    def variant(self, index: int) -> Any:
-        if index not in self._variants:
+    def variant(self, index: int, params: _abi.Params) -> Any:
+        key = (index, *(params[name] for name in self._op.specialised.values()))
+        if key not in self._variants:
+            files = self._op.files(index)
+            source = _wgsl.source(self._op.name, files)
             try:
-                if self._module is None:
-                    self._module = self._device.create_shader_module(code=self._source.text, label=self._op.name)
-                self._variants[index] = self._device.create_compute_pipeline(
+                if files not in self._modules:
+                    self._modules[files] = self._device.create_shader_module(code=source.text, label=self._op.name)
+                self._variants[key] = self._device.create_compute_pipeline(
                     layout=self._layout,
                     compute={
-                        "module": self._module,
+                        "module": self._modules[files],
                         "entry_point": self._op.name,
-                        "constants": self._op.variants[index],
+                        "constants": self._op.overrides(index, params),
                     },
                 )
             except _wgpu().GPUError as error:
-                raise GpuError(f"shader {self._op.name}: {self._source.locate(str(error))}") from error
-        return self._variants[index]
+                raise GpuError(f"shader {self._op.name}: {source.locate(str(error))}") from error
+        return self._variants[key]
 
 
 class GpuBackend:
@@ -197,7 +199,8 @@ class GpuBackend:
         self.device = device
         with _quiet_egl(), _translated(f"start of {device}"):
             # Without required_limits wgpu-native gives the adapter's own maxima.
-            self._gpu = adapter.request_device_sync(label="scgpu", required_features=[REQUIRED_FEATURE])
+            optional = sorted(set(_abi.FEATURES.values()) & set(adapter.features))
+            self._gpu = adapter.request_device_sync(label="scgpu", required_features=[REQUIRED_FEATURE, *optional])
         limits = self._gpu.limits
         # Kernels index u32 elements with 32 bits.
         self.largest_buffer = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"], 1 << 34)
@@ -210,6 +213,10 @@ class GpuBackend:
         self._lock = threading.RLock()
         self._process = os.getpid()
         self.submissions = 0
+        self.adapter = _abi.Adapter(frozenset(optional), device.software)
+        # Variants to use instead of the defaults, by operation and class of shapes.
+        self.tuned: dict[tuple[str, str], int] = {}
+        self._forced: dict[str, int] = {}
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -302,10 +309,32 @@ class GpuBackend:
         pipeline = self._pipelines.get(op.name)
         if pipeline is None:
             pipeline = self._pipelines[op.name] = _Pipeline(self._gpu, op)
-        variant = op.choose(step.params)
+        variant = self._variant(op, step.params)
         grid = self._grid(op.workgroups(step.params, variant))
         block = struct.pack(f"<{len(op.params)}I", *step.params.values())
-        return pipeline.variant(variant), self._bind_group(pipeline, op, step), block, grid
+        return pipeline.variant(variant, step.params), self._bind_group(pipeline, op, step), block, grid
+
+    def _variant(self, op: _abi.Op, params: _abi.Params) -> int:
+        """The variant of a step: the forced one, else the tuned one where it is legal, else the default."""
+        if op.name in self._forced:
+            return self._forced[op.name]
+        tuned = self.tuned.get((op.name, op.shape_class(params)))
+        if tuned is not None and tuned in op.admissible(params, self.adapter):
+            return tuned
+        return op.choose(params, self.adapter)
+
+    @contextmanager
+    def forced(self, op_name: str, variant: int) -> Iterator[None]:
+        """Run every step of an operation by one variant, for tests and for tuning.
+
+        The caller sees to it that the variant is admissible; other threads wait.
+        """
+        with self._lock:
+            self._forced[op_name] = variant
+            try:
+                yield
+            finally:
+                del self._forced[op_name]
 
     def _bind_group(self, pipeline: _Pipeline, op: _abi.Op, step: Step) -> Any:
         key = (op.name, *(buffer.raw for buffer in step.buffers))

@@ -1,6 +1,7 @@
 """WGSL sources: finds the shaders, inlines their imports, renders the boundary.
 
-A line ``#import name`` is replaced by ``shaders/shared/name.wgsl``, once per shader;
+A line ``#import name`` is replaced by ``shaders/shared/name.wgsl``, once per shader, or by
+another file where a variant says so (`scgpu._abi.Op.imports`);
 ``#import abi`` by the parameter block and the bindings that `scgpu._abi` declares for
 the operation. An unknown or circular import raises.
 """
@@ -8,6 +9,7 @@ the operation. An unknown or circular import raises.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,19 +61,23 @@ def boundary(op: _abi.Op) -> list[str]:
     for index, buffer in enumerate(op.buffers):
         mode = "read" if buffer.access == "in" else "read_write"
         lines.append(
-            f"@group(0) @binding({index}) var<storage, {mode}> {buffer.name}: array<{_WGSL_TYPES[buffer.dtype]}>;"
+            f"@group(0) @binding({index}) var<storage, {mode}> {buffer.name}: "
+            f"array<{buffer.wgsl or _WGSL_TYPES[buffer.dtype]}>;"
         )
     return lines
 
 
-def expand(op: _abi.Op, folder: Path) -> Source:
+def expand(op: _abi.Op, folder: Path, files: Iterable[tuple[str, str]] = ()) -> Source:
     """The complete shader of an operation, from the files in ``folder``.
+
+    ``files`` gives the file of an import that varies, else its first one is taken.
 
     Raises
     ------
     ShaderImportError
         When a file imports one that does not exist, or imports itself through others.
     """
+    meant = {name: choices[0] for name, choices in op.imports.items()} | dict(files)
     lines: list[str] = []
     origins: list[tuple[str, int]] = []
     done: set[str] = set()
@@ -94,7 +100,7 @@ def expand(op: _abi.Op, folder: Path) -> Source:
                 lines.extend(rendered)
                 origins.extend(("_abi.py", 0) for _ in rendered)
                 continue
-            target = folder / "shared" / f"{name}.wgsl"
+            target = folder / "shared" / f"{meant.get(name, name)}.wgsl"
             if not target.is_file():
                 known = sorted(file.stem for file in (folder / "shared").glob("*.wgsl"))
                 raise ShaderImportError(
@@ -107,6 +113,6 @@ def expand(op: _abi.Op, folder: Path) -> Source:
 
 
 @cache
-def source(op_name: str) -> Source:
-    """The complete shader of an operation of this installation."""
-    return expand(_abi.OPS[op_name], shader_folder())
+def source(op_name: str, files: tuple[tuple[str, str], ...] = ()) -> Source:
+    """The complete shader of an operation of this installation, with the files of a variant."""
+    return expand(_abi.OPS[op_name], shader_folder(), files)

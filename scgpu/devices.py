@@ -7,7 +7,7 @@ import os
 import threading
 from typing import Any
 
-from scgpu import _cpu, _gpu
+from scgpu import _cpu, _gpu, tuning
 from scgpu.backend import Backend, Device
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError
 from scgpu.oracle import OracleBackend
@@ -217,7 +217,9 @@ def backend_of(chosen: Device) -> Backend:
                 adapter = _search()[1].get(chosen.index)
                 if adapter is None or _search()[0][chosen.index] != chosen:
                     raise DeviceError(f"{chosen} is not a device of this machine; {_listing()}")
-                backend = _gpu.GpuBackend(chosen, adapter)
+                gpu = _gpu.GpuBackend(chosen, adapter)
+                gpu.tuned = tuning.load(chosen)
+                backend = gpu
             elif chosen.kind == "cpu":
                 start_threads()
                 backend = _cpu.NativeBackend(chosen, _cpu.usable_tier(chosen.tier, "tier"))

@@ -10,7 +10,7 @@
 fn count(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    invocation: Invocation,
 ) {
     let item = workgroup_index(workgroup, grid);
     // Uniform in the workgroup, so that every invocation reaches the barriers or none does.
@@ -21,12 +21,12 @@ fn count(
     let begin = item % params.segment_count * params.segment_words;
     let end = min(begin + params.segment_words, params.word_count);
     var ones = 0u;
-    for (var w = begin + lane; w < end; w += wg_size) {
+    for (var w = begin + invocation.lane; w < end; w += wg_size) {
         let bits = countOneBits(words[row + w]);
         ones += bits.x + bits.y;
     }
-    let total = workgroup_sum(vec4(ones, 0u, 0u, 0u), lane);
-    if (lane == 0u) {
+    let total = workgroup_sum(vec4(ones, 0u, 0u, 0u), wg_size, invocation);
+    if (invocation.lane == 0u) {
         counts[item] = total.x;
     }
 }

@@ -277,7 +277,7 @@ def test_check_shaders_reports_failures_with_their_origin(naga: Path) -> None:
 
 def test_check_shaders_compares_names(naga: Path) -> None:
     source = _wgsl.Source(_wgsl.source("count").text.replace("fn count(", "fn other("), ())
-    names = next(check_shaders.check_variant(_abi.OPS["count"], source, {"wg_size": 64, "tile": 2}, str(naga)))
+    names = next(check_shaders.check_variant(_abi.OPS["count"], source, "", {"wg_size": 64, "tile": 2}, str(naga)))
     assert "entry points are ['other'], not one called 'count'" in names.problem
     assert "has no override tile" in names.problem
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scgpu
+from scgpu import _abi, parity
 from scgpu._abi import PASS_WORDS
 from scgpu.backend import Backend, Step
 from scgpu.devices import backend_of
@@ -95,6 +96,89 @@ def test_dense_exhaustively(length: int, polarity: Any, chosen: scgpu.Device) ->
 
 def test_dense_parity(chosen: scgpu.Device, oracle: Backend) -> None:
     assert_parity("dense", chosen, oracle, number=60)
+
+
+VARIANTS = list(_abi.DENSE_VARIANTS)
+
+
+def dense_case(samples: int, neurons: int, row_words: int, bipolar: int) -> parity.Case:
+    """Whole rows of random words."""
+    rng = np.random.default_rng([samples, neurons, row_words, bipolar])
+    params = {
+        "sample_count": samples,
+        "neuron_count": neurons,
+        "row_words": row_words,
+        "word_begin": 0,
+        "word_end": row_words,
+        "count_offset": 3,
+        "count_stride": neurons + 2,
+        "initial": 64 * row_words if bipolar else 0,
+        "accumulate": 0,
+        "bipolar": bipolar,
+    }
+    inputs = {
+        "weights": rng.integers(0, 2**64, neurons * row_words, dtype=np.uint64),
+        "inputs": rng.integers(0, 2**64, samples * row_words, dtype=np.uint64),
+        "counts": rng.integers(0, 2**32, 3 + samples * (neurons + 2), dtype=np.uint32),
+    }
+    return parity.make_case("dense", params, inputs)
+
+
+def assert_variant(name: str, case: parity.Case, gpu: scgpu.Device, oracle: Backend) -> bool:
+    """Compare one forced variant with the oracle; False where it is not admissible."""
+    backend: Any = backend_of(gpu)
+    variant = VARIANTS.index(name)
+    if variant not in _abi.OPS["dense"].admissible(case.params, backend.adapter):
+        return False
+    with backend.forced("dense", variant):
+        assert parity.wrong_words(case, case.run(backend), oracle) == 0, (name, case)
+    assert (variant, case.params["bipolar"]) in backend._pipelines["dense"]._variants
+    return True
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dense_variant_parity(name: str, gpu: scgpu.Device, oracle: Backend) -> None:
+    if "subgroup" in name and "subgroup" not in backend_of(gpu).adapter.features:  # type: ignore[attr-defined]
+        assert not assert_variant(name, dense_case(1, 1, 2, 0), gpu, oracle)
+        return
+    # several workgroups in both directions, whole and ragged, rows shorter and longer than a stage
+    for shape in ((1, 1, 2), (2, 9, 34), (9, 5, 16), (67, 70, 6), (130, 129, 2)):
+        for bipolar in (0, 1):
+            assert assert_variant(name, dense_case(*shape, bipolar), gpu, oracle)
+    random_cases = sum(assert_variant(name, case, gpu, oracle) for case in parity.cases("dense", 40, seed=8))
+    assert random_cases >= (40 if name.endswith("pair") else 10)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dense_variant_on_its_longest_rows(name: str, gpu: scgpu.Device, oracle: Backend) -> None:
+    # llvmpipe ends an invocation after 65,535 loop trips: what is admissible must be below
+    op, variant = _abi.OPS["dense"], _abi.DENSE_VARIANTS[name]
+    longest = PASS_WORDS
+    while not op.legal({"row_words": longest, "word_begin": 0, "word_end": longest}, variant):
+        longest -= 256
+    assert longest > 20_000
+    for row_words in (longest, longest + 254):
+        assert assert_variant(name, dense_case(2, 2, min(row_words, PASS_WORDS), 0), gpu, oracle) or (
+            row_words > longest or "subgroup" in name
+        )
+
+
+@given(
+    samples=st.integers(1, 10_000),
+    neurons=st.integers(1, 100_000),
+    words=st.integers(0, PASS_WORDS),
+    begin=st.integers(0, 2 * PASS_WORDS),
+    subgroup=st.booleans(),
+    software=st.booleans(),
+)
+def test_dense_default_variant_is_admissible(
+    samples: int, neurons: int, words: int, begin: int, subgroup: bool, software: bool
+) -> None:
+    op = _abi.OPS["dense"]
+    values = (samples, neurons, begin + words, begin, begin + words, 0, neurons, 0, 0, 0)
+    params = dict(zip(op.params, values, strict=True))
+    adapter = _abi.Adapter(frozenset({"subgroup"} if subgroup else ()), software)
+    assert op.choose(params, adapter) in op.admissible(params, adapter)
 
 
 @given(

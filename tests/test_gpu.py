@@ -11,8 +11,8 @@ import pytest
 from test_devices import python
 
 import scgpu
-from scgpu import _abi, _gpu
-from scgpu.backend import Step
+from scgpu import _abi, _gpu, parity
+from scgpu.backend import Backend, Step
 from scgpu.devices import backend_of
 
 
@@ -220,3 +220,14 @@ print("fine")
 """
     done = python(code)
     assert done.stdout == "fine\n", done.stderr
+
+
+@pytest.mark.parametrize("op", ["prefix", "lookup"])
+def test_every_variant_gives_the_same_bits(op: str, gpu: scgpu.Device, oracle: Backend) -> None:
+    # those of dense have tests of their own
+    backend: Any = backend_of(gpu)
+    for variant in range(len(_abi.OPS[op].variants)):
+        for case in parity.cases(op, 20, 3):
+            assert variant in _abi.OPS[op].admissible(case.params, backend.adapter)
+            with backend.forced(op, variant):
+                assert parity.wrong_words(case, case.run(backend), oracle) == 0, (variant, case)

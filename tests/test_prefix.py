@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scgpu
+from scgpu._abi import OPS, Adapter
 from scgpu.backend import Backend
 from scgpu.devices import backend_of
 from scgpu.prefix import entry_count, prefix_step, rows32
 from scgpu.sequence import _transposed, philox_numbers, ranked
+from scgpu.weights import LONGEST_SHARED
 
 
 def entries_of(chosen: scgpu.Device, bits: np.ndarray[Any, Any], order: np.ndarray[Any, Any] | None) -> list[int]:
@@ -85,16 +87,16 @@ def test_prefix_of_the_longest_stream(chosen: scgpu.Device) -> None:
 
 def test_prefix_keeps_loops_short() -> None:
     # software rasterisers end an invocation after 65,535 loop trips, all its loops summed
-    from scgpu._abi import OPS
-    from scgpu.weights import LONGEST_SHARED
-
     op = OPS["prefix"]
     for length in (1, 2**16, 2**17, 2**17 + 1, LONGEST_SHARED):
         for samples in (1, 10_000):
             params = {**dict.fromkeys(op.params, 1), "sample_count": samples, "length": length, "order_bits": 32}
-            lanes = op.variants[op.choose(params)]["stream_lanes"]
-            run = -(-(length // 32 + 1) // lanes)
-            assert run * 33 + run + lanes < 65_535
+            admissible = op.admissible(params, Adapter())
+            assert op.choose(params, Adapter()) in admissible
+            for variant in admissible:
+                lanes = op.variants[variant]["stream_lanes"]
+                run = -(-(length // 32 + 1) // lanes)
+                assert run * 33 + run + lanes < 65_535
 
 
 def test_transposed_is_a_transpose() -> None:

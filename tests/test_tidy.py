@@ -85,7 +85,8 @@ def test_no_kernel_file_is_without_an_operation() -> None:
 def test_shared_shaders_are_all_imported() -> None:
     used = set()
     for op in _abi.OPS.values():
-        used |= {name for name, _ in _wgsl.expand(op, ROOT / "shaders").origins}
+        for variant in range(len(op.variants)):
+            used |= {name for name, _ in _wgsl.expand(op, ROOT / "shaders", op.files(variant)).origins}
     assert {path.name for path in (ROOT / "shaders" / "shared").iterdir()} <= used
 
 

@@ -67,7 +67,7 @@ def test_drift_of_the_boundary_is_a_load_error(gpu: scgpu.Device, monkeypatch: p
     drifted = sources["count"].text.replace("params.segment_words", "params.segment_bytes")
     assert drifted != sources["count"].text
     sources["count"] = _wgsl.Source(drifted, (("count.wgsl", 7),) * 200)
-    monkeypatch.setattr(_wgsl, "source", sources.__getitem__)
+    monkeypatch.setattr(_wgsl, "source", lambda op, files: sources[op])
     backend = backend_of(gpu)
     pipelines = backend._pipelines  # type: ignore[attr-defined]
     monkeypatch.setattr(backend, "_pipelines", {k: v for k, v in pipelines.items() if k != "count"})

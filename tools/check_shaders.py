@@ -10,6 +10,7 @@ Usage: python tools/check_shaders.py [--json]
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -88,9 +89,12 @@ def find_naga(environment: Mapping[str, str] = os.environ) -> str:
     raise NagaError(f"naga {NAGA_VERSION} is needed, {found}; run: {REMEDY}")
 
 
-def check_variant(op: _abi.Op, source: _wgsl.Source, overrides: Mapping[str, int], naga: str) -> Iterator[Result]:
-    """Validate one variant of a shader, and translate it."""
-    variant = ",".join(f"{name}={value}" for name, value in overrides.items())
+def check_variant(
+    op: _abi.Op, source: _wgsl.Source, files: str, overrides: Mapping[str, int], naga: str
+) -> Iterator[Result]:
+    """Validate one variant of a shader, made of some files with some overrides, and translate it."""
+    constants = ",".join(f"{name}={value}" for name, value in overrides.items())
+    variant = " ".join(filter(None, (files, constants)))
 
     entry_points = ENTRY_POINT.findall(source.text)
     named = "" if entry_points == [op.name] else f"the entry points are {entry_points}, not one called {op.name!r}"
@@ -104,7 +108,7 @@ def check_variant(op: _abi.Op, source: _wgsl.Source, overrides: Mapping[str, int
         def run(text: str, check: str, suffix: str = "") -> Result:
             # naga's messages begin with this file name, which `Source.locate` looks for.
             (Path(scratch) / f"{op.name}.wgsl").write_text(text, encoding="utf-8")
-            command = [naga, "--override", variant]
+            command = [naga, "--override", constants]
             if suffix == "comp":
                 command += ["--profile", "es310", "--entry-point", op.name]
             command.append(f"{op.name}.wgsl")
@@ -135,12 +139,19 @@ def check_variant(op: _abi.Op, source: _wgsl.Source, overrides: Mapping[str, int
 
 
 def check_all(naga: str) -> list[Result]:
-    """Check every variant of every operation."""
+    """Check every variant of every operation, with both values of what a parameter fixes."""
     return [
         result
         for op in _abi.OPS.values()
-        for overrides in op.variants
-        for result in check_variant(op, _wgsl.source(op.name), overrides, naga)
+        for variant in range(len(op.variants))
+        for values in itertools.product((0, 1), repeat=len(op.specialised))
+        for result in check_variant(
+            op,
+            _wgsl.source(op.name, op.files(variant)),
+            ",".join(file for _, file in op.files(variant)),
+            op.overrides(variant, dict(zip(op.specialised.values(), values, strict=True))),
+            naga,
+        )
     ]
 
 
