@@ -16,6 +16,7 @@ from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
 from scgpu.network import Network
 from scgpu.philox import philox4x32
+from scgpu.pipeline import Pending
 from scgpu.threads import num_threads, set_num_threads
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "GpuError",
     "NativeLibraryError",
     "Network",
+    "Pending",
     "ScgpuError",
     "TooLargeError",
     "__version__",

@@ -1,9 +1,10 @@
-"""The GPU backend: the only module that imports wgpu.
+"""The GPU backend. It and `scgpu._gpu_raw` alone import wgpu.
 
 One `GpuBackend` per adapter, made at its first use, shared by every thread of the
 process. It keeps pipelines, bind groups, storage buffers and staging buffers for the
 next call. Parameters travel as immediates: lavapipe compiles a kernel anew at every
-dispatch when they are uniforms.
+dispatch when they are uniforms. What is done once goes through wgpu-py, what every
+submission does through `scgpu._gpu_raw`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import _abi, _wgsl
+from scgpu._gpu_raw import Copy, Dispatch, Mapping, NativeQueue
 from scgpu.backend import DTYPES, Device, Step, check_step, require_host_memory
 from scgpu.errors import GpuError, TooLargeError
 
 REQUIRED_FEATURE = "immediates"
 POOL_BYTES = 256 << 20  # idle buffers kept for the next call
 BIND_GROUPS = 256
+# Submissions whose results were not fetched yet, and the bytes that they keep in staging and
+# upload memory. At either bound `GpuBackend.submit` fetches the oldest first.
+IN_FLIGHT = 8
+IN_FLIGHT_BYTES = 256 << 20
 
 _STORAGE = "STORAGE|COPY_SRC|COPY_DST"
 _COMPUTE = 4  # shader stage flag
@@ -55,18 +61,26 @@ def _quiet_egl() -> Iterator[None]:
         os.environ.pop("XDG_RUNTIME_DIR", None)
 
 
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turn wgpu's errors into ours."""
-    wgpu = _wgpu()
-    try:
-        yield
-    except (wgpu.GPUError, RuntimeError) as error:
-        if isinstance(error, GpuError):  # translated already, nearer to its cause
-            raise
-        if isinstance(error, wgpu.GPUOutOfMemoryError) or "Not enough memory left" in str(error):
-            raise TooLargeError(f"{what}: the adapter has no memory left; use a smaller batch or layer") from error
-        raise GpuError(f"{what}: {error}") from error
+class _Translated:
+    """A block whose wgpu errors become ours."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # One that was translated nearer to its cause stays as it is.
+        if error is None or isinstance(error, GpuError) or not isinstance(error, (_wgpu().GPUError, RuntimeError)):
+            return
+        if isinstance(error, _wgpu().GPUOutOfMemoryError) or "Not enough memory left" in str(error):
+            raise TooLargeError(
+                f"{self._what}: the adapter has no memory left; use a smaller batch or layer"
+            ) from error
+        raise GpuError(f"{self._what}: {error}") from error
 
 
 def adapters() -> list[Any]:
@@ -192,12 +206,107 @@ class _Pipeline:
         return self._variants[key]
 
 
+class _Flight:
+    """A submission whose results are on their way into a staging buffer.
+
+    The backend holds it until its results are fetched, also when nobody wants them any more:
+    a staging buffer that wgpu-native still writes to must not be used again, it would abort.
+    """
+
+    def __init__(self, backend: GpuBackend, mapping: Mapping, nbytes: int) -> None:
+        self._backend = backend
+        self._mapping = mapping
+        self._content: NDArray[np.uint8] | None = None
+        self._error: Exception | None = None
+        self._landed = False
+        # Re-entrant, for a signal handler that computes while the main thread waits here.
+        self._lock = threading.RLock()
+        self.nbytes = nbytes
+        self.wanted = True
+
+    @property
+    def ready(self) -> bool:
+        """True when the device has finished, or failed."""
+        return self._mapping.status is not None
+
+    def finish(self) -> None:
+        """Wait for the results, take them out of the staging buffer, and give that back."""
+        queue, mapping = self._backend._queue, self._mapping
+        with self._lock:
+            # Ctrl-C may raise from anywhere here, and finish may be called again.
+            queue.wait(mapping)
+            if self._landed:
+                return
+            usable = False
+            try:
+                if self.wanted and self._content is None:
+                    self._content = queue.read(mapping)
+                self._landed = True
+                queue.unmap(mapping)
+                usable = True
+            except Exception as error:
+                self._error = error
+                self._landed = True
+            finally:
+                if self._landed:
+                    self._backend._land(self, mapping.buffer, usable)
+
+    def result(self) -> NDArray[np.uint8]:
+        """The bytes that were read back."""
+        self.finish()
+        if self._error is not None:
+            raise self._error
+        assert self._content is not None
+        return self._content
+
+
+class GpuSubmission:
+    """Steps that a GPU runs, and buffers that it reads back. Dropping it is harmless."""
+
+    def __init__(self, backend: GpuBackend, flight: _Flight | None, read: Sequence[GpuBuffer]) -> None:
+        self._backend = backend
+        self._flight = flight
+        self._layout = [(buffer.size, buffer.dtype) for buffer in read]
+        self._result: list[NDArray[Any]] | None = None
+
+    def __del__(self) -> None:
+        if self._flight is not None:
+            self._flight.wanted = False
+
+    def done(self) -> bool:
+        """True when `result` would not wait."""
+        if self._flight is None or self._flight.ready:
+            return True
+        self._backend._check_process()
+        self._backend._queue.poll()
+        return self._flight.ready
+
+    def result(self) -> list[NDArray[Any]]:
+        """Wait, and return the contents of the buffers read."""
+        if self._result is None:
+            content = np.empty(0, np.uint8)
+            if self._flight is not None:
+                self._backend._check_process()
+                with _Translated(self._backend._run):
+                    content = self._flight.result()
+            arrays, begin = [], 0
+            for size, dtype in self._layout:
+                end = begin + size * dtype.itemsize
+                arrays.append(content[begin:end].view(dtype))
+                begin = end
+            self._result = arrays
+        return self._result
+
+
 class GpuBackend:
-    """Runs steps on one adapter. Every call is one submission, its readback included."""
+    """Runs steps on one adapter. Every call is one submission, its readback included.
+
+    The lock guards the pools and the order of submissions; nobody holds it while waiting.
+    """
 
     def __init__(self, device: Device, adapter: Any) -> None:
         self.device = device
-        with _quiet_egl(), _translated(f"start of {device}"):
+        with _quiet_egl(), _Translated(f"start of {device}"):
             # Without required_limits wgpu-native gives the adapter's own maxima.
             optional = sorted(set(_abi.FEATURES.values()) & set(adapter.features))
             self._gpu = adapter.request_device_sync(label="scgpu", required_features=[REQUIRED_FEATURE, *optional])
@@ -210,8 +319,12 @@ class GpuBackend:
         self._released: deque[Any] = deque()
         self._pipelines: dict[str, _Pipeline] = {}
         self._bind_groups: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._queue = NativeQueue(self._gpu)
+        self._in_flight: deque[_Flight] = deque()
+        self._uploaded = 0  # bytes since the last submission
         self._lock = threading.RLock()
         self._process = os.getpid()
+        self._run = f"run on {device}"
         self.submissions = 0
         self.adapter = _abi.Adapter(frozenset(optional), device.software)
         # Variants to use instead of the defaults, by operation and class of shapes.
@@ -243,7 +356,7 @@ class GpuBackend:
         self._check_process()
         nbytes = max(size, 1) * DTYPES[dtype].itemsize
         self.require(nbytes)
-        with self._lock, _translated("allocation"):
+        with self._lock, _Translated("allocation"):
             self._collect()
             return GpuBuffer(self, self._storage.take(nbytes), dtype, size)
 
@@ -252,59 +365,89 @@ class GpuBackend:
         flat = np.ascontiguousarray(array).reshape(-1)
         buffer = self.empty("u32" if flat.dtype == DTYPES["u32"] else "u64", flat.size)
         if flat.size:
-            with self._lock, _translated("upload"):
-                self._gpu.queue.write_buffer(buffer.raw, 0, flat)
+            with self._lock, _Translated("upload"):
+                self._queue.write(buffer.raw, flat)
+                self._uploaded += flat.nbytes
         return buffer
 
     def execute(self, steps: Sequence[Step], read: Sequence[GpuBuffer] = ()) -> list[NDArray[Any]]:
         """Run steps, and read buffers back, in one submission."""
+        return self.submit(steps, read).result()
+
+    def submit(self, steps: Sequence[Step], read: Sequence[GpuBuffer] = ()) -> GpuSubmission:
+        """Start steps and the reading of buffers; waits for the oldest submission when too many are in flight."""
         self._check_process()
         ops = [check_step(step) for step in steps]
         for buffer in (*read, *(buffer for step in steps for buffer in step.buffers)):
             if buffer._backend is not self:
                 raise ValueError(f"a buffer of {buffer._backend.device} was given to {self.device}")
-        with self._lock, _translated(f"run on {self.device}"):
-            self._collect()
-            # Whatever can be refused is refused before the recording starts.
-            dispatches = [self._dispatch(op, step) for op, step in zip(ops, steps, strict=True)]
-            encoder = self._gpu.create_command_encoder()
+        nbytes = sum(buffer.size * buffer.dtype.itemsize for buffer in read)
+        with _Translated(self._run):
+            self._reap()
+            while True:
+                with self._lock:
+                    oldest = self._oldest_when_full(nbytes)
+                    if oldest is None:
+                        return self._submit(ops, steps, read, nbytes)
+                oldest.finish()
+
+    def _submit(
+        self, ops: Sequence[_abi.Op], steps: Sequence[Step], read: Sequence[GpuBuffer], nbytes: int
+    ) -> GpuSubmission:
+        self._collect()
+        # Whatever can be refused is refused before the recording starts.
+        dispatches = [self._dispatch(op, step) for op, step in zip(ops, steps, strict=True)]
+        if not nbytes:
             if dispatches:
-                compute_pass = encoder.begin_compute_pass()
-                for pipeline, bind_group, block, grid in dispatches:
-                    compute_pass.set_pipeline(pipeline)
-                    compute_pass.set_bind_group(0, bind_group)
-                    compute_pass.set_immediates(0, block, 0, len(block))
-                    compute_pass.dispatch_workgroups(*grid)
-                compute_pass.end()
-            offsets = np.cumsum([0, *(buffer.size * buffer.dtype.itemsize for buffer in read)]).tolist()
-            if not offsets[-1]:
-                self._submit(encoder)
-                return [np.empty(0, buffer.dtype) for buffer in read]
-            staging = self._staging.take(offsets[-1])
-            try:
-                for buffer, begin, end in zip(read, offsets, offsets[1:], strict=False):
-                    if end > begin:
-                        encoder.copy_buffer_to_buffer(buffer.raw, 0, staging, begin, end - begin)
-                self._submit(encoder)
-                staging.map_async("READ_NOSYNC", 0, offsets[-1]).sync_wait()
-                content = np.frombuffer(staging.read_mapped(0, offsets[-1]), np.uint8)
-                staging.unmap()
-            except BaseException:
-                # An interrupted wait leaves the staging buffer mapped or pending, and
-                # wgpu-native aborts when it is submitted again.
+                self._queue.submit(self._queue.record(dispatches, ()))
+                self.submissions += 1
+            self._uploaded = 0
+            return GpuSubmission(self, None, read)
+        staging = self._staging.take(nbytes)
+        try:
+            copies, offset = [], 0
+            for buffer in read:
+                if part := buffer.size * buffer.dtype.itemsize:
+                    copies.append(Copy(buffer.raw, staging, offset, part))
+                    offset += part
+            self._queue.submit(self._queue.record(dispatches, copies))
+            self.submissions += 1
+            flight = _Flight(self, self._queue.map(staging, nbytes), nbytes + self._uploaded)
+            self._in_flight.append(flight)
+            self._uploaded = 0
+        except BaseException:
+            # The staging buffer may be pending: wgpu-native aborts when it is submitted again.
+            self._staging.forget(staging)
+            raise
+        return GpuSubmission(self, flight, read)
+
+    def _oldest_when_full(self, nbytes: int) -> _Flight | None:
+        """The submission to wait for before another one with ``nbytes`` to read may start."""
+        flying = self._in_flight
+        nbytes += self._uploaded
+        if flying and (len(flying) >= IN_FLIGHT or sum(f.nbytes for f in flying) + nbytes > IN_FLIGHT_BYTES):
+            return flying[0]
+        return None
+
+    def _reap(self) -> None:
+        """Give back the staging buffers of results that nobody wants any more."""
+        unwanted = [flight for flight in tuple(self._in_flight) if not flight.wanted]
+        if unwanted:
+            self._queue.poll()
+            for flight in unwanted:
+                if flight.ready:
+                    flight.finish()
+
+    def _land(self, flight: _Flight, staging: Any, usable: bool) -> None:
+        """A submission is over; its staging buffer is free again, unless something went wrong."""
+        with self._lock:
+            self._in_flight.remove(flight)
+            if usable:
+                self._staging.give(staging)
+            else:
                 self._staging.forget(staging)
-                raise
-            self._staging.give(staging)
-        return [
-            content[begin:end].view(buffer.dtype)
-            for buffer, begin, end in zip(read, offsets, offsets[1:], strict=False)
-        ]
 
-    def _submit(self, encoder: Any) -> None:
-        self._gpu.queue.submit([encoder.finish()])
-        self.submissions += 1
-
-    def _dispatch(self, op: _abi.Op, step: Step) -> tuple[Any, Any, bytes, tuple[int, int, int]]:
+    def _dispatch(self, op: _abi.Op, step: Step) -> Dispatch:
         """Pipeline, bind group, parameter block and grid of one step."""
         pipeline = self._pipelines.get(op.name)
         if pipeline is None:
@@ -312,7 +455,7 @@ class GpuBackend:
         variant = self._variant(op, step.params)
         grid = self._grid(op.workgroups(step.params, variant))
         block = struct.pack(f"<{len(op.params)}I", *step.params.values())
-        return pipeline.variant(variant, step.params), self._bind_group(pipeline, op, step), block, grid
+        return Dispatch(pipeline.variant(variant, step.params), self._bind_group(pipeline, op, step), block, grid)
 
     def _variant(self, op: _abi.Op, params: _abi.Params) -> int:
         """The variant of a step: the forced one, else the tuned one where it is legal, else the default."""

@@ -68,12 +68,15 @@ def values(name: str, value: ArrayLike, polarity: Polarity) -> NDArray[np.float6
     if array.dtype.kind not in "biuf":
         remedy = " (for a Bitstream use forward_prepacked)" if type(value).__name__ == "Bitstream" else ""
         raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{remedy}")
-    with np.errstate(over="ignore"):  # a long double may overflow to infinity, refused below
-        floats = np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
+    if array.dtype == np.float64 and array.flags.c_contiguous:
+        floats = array
+    else:
+        with np.errstate(over="ignore"):  # a long double may overflow to infinity, refused below
+            floats = np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
     low, high = RANGES[polarity]
-    wrong = ~((floats >= low) & (floats <= high))
-    if wrong.any():
-        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), floats.shape))
+    inside = (floats >= low) & (floats <= high)
+    if not inside.all():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(inside)), floats.shape))
         remedy = ' For [-1, 1] use polarity="bipolar".' if polarity == "unipolar" else " Scale the values first."
         raise ValueError(
             f"{polarity} {name} must lie in [{low:g}, {high:g}]; got {floats[index]} at index {index}.{remedy}"

@@ -87,6 +87,18 @@ class Step(NamedTuple):
     buffers: tuple[Any, ...]
 
 
+class Submission(Protocol):
+    """Steps on their way, and what is read after them. Any thread may ask; dropping one is harmless."""
+
+    def done(self) -> bool:
+        """True when `result` would not wait."""
+        ...
+
+    def result(self) -> list[NDArray[Any]]:
+        """Wait, and return the contents of the buffers read as 1-D arrays, the same ones every time."""
+        ...
+
+
 class Backend(Protocol):
     """A place where steps run. Steps see each other's results, in order."""
 
@@ -112,6 +124,10 @@ class Backend(Protocol):
 
     def execute(self, steps: Sequence[Step], read: Sequence[Any] = ()) -> list[NDArray[Any]]:
         """Run steps, then return the contents of the buffers in ``read`` as 1-D arrays."""
+        ...
+
+    def submit(self, steps: Sequence[Step], read: Sequence[Any] = ()) -> Submission:
+        """Start what `execute` does; waits only when too much is on its way already."""
         ...
 
 
@@ -155,6 +171,21 @@ def require_host_memory(nbytes: int) -> None:
         raise TooLargeError(f"{nbytes:,} bytes are needed and {free:,} are free; use a smaller batch, length or layer")
 
 
+class Finished:
+    """A `Submission` of a backend that computes at once."""
+
+    def __init__(self, arrays: list[NDArray[Any]]) -> None:
+        self._arrays = arrays
+
+    def done(self) -> bool:
+        """Always true."""
+        return True
+
+    def result(self) -> list[NDArray[Any]]:
+        """The arrays."""
+        return self._arrays
+
+
 class HostBackend:
     """Buffers for the backends whose memory is the host's: NumPy arrays."""
 
@@ -176,6 +207,14 @@ class HostBackend:
             return np.empty(size, DTYPES[dtype])
         except (MemoryError, ValueError) as error:
             raise TooLargeError(f"{nbytes:,} bytes are needed; use a smaller batch, length or layer") from error
+
+    def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
+        """Run steps one after the other."""
+        raise NotImplementedError
+
+    def submit(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> Finished:
+        """Run steps now."""
+        return Finished(self.execute(steps, read))
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """Use the array itself, flattened."""

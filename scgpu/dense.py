@@ -16,7 +16,7 @@ from scgpu.devices import device as choose_device
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
-from scgpu.pipeline import stack_counts
+from scgpu.pipeline import Pending, submit_stack
 from scgpu.sequence import SEQUENCES, SequenceName
 from scgpu.weights import KINDS, Form, IndependentStreams, SharedStreams, WeightStreams, WeightStreamsKind
 
@@ -228,7 +228,7 @@ class DenseLayer:
         ValueError, TypeError
             As `scgpu.encode`.
         """
-        return stack_counts([self], [], x, seed, first_sample)
+        return submit_stack([self], [], x, seed, first_sample).counts()
 
     def forward(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.float64]:
         """Values of the neurons: `counts` as numbers.
@@ -236,7 +236,29 @@ class DenseLayer:
         Unipolar counts / length, in [0, n_inputs]; bipolar 2 counts / length - n_inputs, in
         [-n_inputs, n_inputs]. Parameters and errors as `counts`.
         """
-        return self.values_of(self.counts(x, seed, first_sample))
+        return submit_stack([self], [], x, seed, first_sample).result()
+
+    def submit(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> Pending:
+        """Start `forward`, and return without waiting for it.
+
+        So a GPU works on one batch while the next is prepared, uploaded and submitted, and the one
+        before is read. At most 8 submissions of a device, or 256 MiB of their inputs and outputs,
+        are on their way together: at either bound `submit` first waits for the oldest, and keeps its
+        outputs in host memory. The devices ``cpu`` and ``numpy`` compute at once.
+
+        Parameters as `forward`; x may be changed afterwards.
+
+        Returns
+        -------
+        Pending
+            Its ``result()`` is what `forward` returns, its ``counts()`` what `counts` does.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `counts`. What goes wrong on the device is raised by ``result()``.
+        """
+        return submit_stack([self], [], x, seed, first_sample)
 
     def counts_prepacked(self, inputs: Bitstream) -> NDArray[np.uint64]:
         """Counts for input streams that exist already.
@@ -277,7 +299,7 @@ class DenseLayer:
             return np.empty((0, self.n_neurons), np.uint64)
         backend = backend_of(self._device)
         counts = backend.empty("u32", batch * self.n_neurons)
-        steps = self._streams.steps(inputs.to(self._device)._buffer, counts, batch)
+        steps = self._streams.steps(inputs.to(self._device)._buffer, counts, self._streams.scratch(batch), batch)
         (out,) = backend.execute(steps, [counts])
         return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
 

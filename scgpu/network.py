@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu.activation import Activation
 from scgpu.backend import Device
 from scgpu.dense import DenseLayer
-from scgpu.pipeline import stack_counts
+from scgpu.pipeline import Pending, submit_stack
 
 
 class Network:
@@ -107,11 +107,15 @@ class Network:
 
     def counts(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.uint64]:
         """Counts of the last layer; parameters, shape and errors as `DenseLayer.counts`."""
-        return stack_counts(self.layers, self.activations, x, seed, first_sample)
+        return self.submit(x, seed, first_sample).counts()
 
     def forward(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.float64]:
         """Values of the last layer; parameters, shape and errors as `DenseLayer.forward`."""
-        return self.layers[-1].values_of(self.counts(x, seed, first_sample))
+        return self.submit(x, seed, first_sample).result()
+
+    def submit(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> Pending:
+        """Start `forward`, and return without waiting; parameters, bounds and errors as `DenseLayer.submit`."""
+        return submit_stack(self.layers, self.activations, x, seed, first_sample)
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.n_inputs, *(layer.n_neurons for layer in self.layers)))

@@ -1,13 +1,14 @@
 """The chain encode, dense, activation, encode, ... of one layer or a stack of them.
 
 Everything between the first thresholds and the last counts stays on the device, in one
-`Backend.execute` (on a GPU one submission) for as much of the batch as its buffers hold.
+`Backend.submit` (on a GPU one submission) for as much of the batch as its buffers hold.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import arguments
 from scgpu.activation import Activation, activation_step
 from scgpu.arguments import Polarity
-from scgpu.backend import Backend, Device, Step
+from scgpu.backend import Backend, Device, Step, Submission
 from scgpu.devices import backend_of
 from scgpu.encode import domain_of, encode_step, thresholds_of
 from scgpu.errors import TooLargeError
@@ -42,6 +43,56 @@ class Layer(Protocol):
         """Weight streams on that device."""
         ...
 
+    def values_of(self, counts: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Counts as numbers."""
+        ...
+
+
+class Pending:
+    """Outputs of a layer or network on their way, made by `DenseLayer.submit` and `Network.submit`.
+
+    Any thread may ask for them, any number of times and in any order. Dropping a `Pending` gives up
+    its outputs, and nothing else.
+    """
+
+    def __init__(self, layer: Layer, shape: tuple[int, ...], parts: list[Submission]) -> None:
+        self._layer = layer
+        self._shape = shape
+        self._parts = parts
+        self._counts: NDArray[np.uint64] | None = None
+        self._values: NDArray[np.float64] | None = None
+        self._lock = threading.RLock()  # re-entrant, for signal handlers
+
+    def done(self) -> bool:
+        """True when `result` and `counts` would not wait."""
+        return all(part.done() for part in self._parts)
+
+    def counts(self) -> NDArray[np.uint64]:
+        """Wait, and return what `DenseLayer.counts` would have: the same array every time.
+
+        Raises
+        ------
+        GpuError
+            When the adapter failed while it worked, or the process is a fork of the one that submitted.
+        """
+        with self._lock:
+            if self._counts is None:
+                arrays = [part.result()[0] for part in self._parts]
+                flat = arrays[0] if len(arrays) == 1 else np.concatenate([np.empty(0, np.uint32), *arrays])
+                self._counts = flat.astype(np.uint64).reshape(self._shape)
+                self._parts = []
+            return self._counts
+
+    def result(self) -> NDArray[np.float64]:
+        """Wait, and return what `DenseLayer.forward` would have: the same array every time.
+
+        Ctrl-C interrupts the wait, and `result` may be called again. Errors as `counts`.
+        """
+        with self._lock:
+            if self._values is None:
+                self._values = self._layer.values_of(self.counts())
+            return self._values
+
 
 def _piece(layers: Sequence[Layer], backend: Backend) -> int:
     """Samples that go through the layers together: what each layer allows and a buffer holds."""
@@ -58,14 +109,14 @@ def _piece(layers: Sequence[Layer], backend: Backend) -> int:
     return max(piece, 1)
 
 
-def stack_counts(
+def submit_stack(
     layers: Sequence[Layer],
     activations: Sequence[Activation],
     x: ArrayLike,
     seed: int,
     first_sample: int,
-) -> NDArray[np.uint64]:
-    """Counts of the last layer, uint64 (n_neurons,) or (batch, n_neurons), as `DenseLayer.counts`.
+) -> Pending:
+    """Start the layers on x; outputs of the last one, (n_neurons,) or (batch, n_neurons), as `DenseLayer.submit`.
 
     Layer k encodes its inputs with tensor id ``layer.tensor_id``; ``activations[k]`` stands
     between layers k and k + 1.
@@ -76,27 +127,28 @@ def stack_counts(
     seed = arguments.seed_of(seed)
     if values.ndim not in (1, 2) or values.shape[-1] != first.n_inputs:
         raise ValueError(f"x must have shape ({first.n_inputs},) or (batch, {first.n_inputs}); got {values.shape}")
-    *batch_shape, _ = values.shape
-    batch = batch_shape[0] if batch_shape else 1
+    shape = (*values.shape[:-1], last.n_neurons)
+    rows = values if values.ndim == 2 else values[None]
+    batch = len(rows)
     first_sample = arguments.integer("first_sample", first_sample, 0, 2**32 - max(batch, 1))
-    rows = values.reshape(batch, first.n_inputs)
-    counts = np.empty((batch, last.n_neurons), np.uint64)
     # One submission for the whole batch, as far as its thresholds and counts fit a buffer each.
     most = max(1, backend.largest_buffer // (4 * max(first.n_inputs, last.n_neurons)))
+    parts = []
     for begin in range(0, batch, most):
         part = rows[begin : begin + most]
-        counts[begin : begin + most] = _submit(layers, activations, part, seed, first_sample + begin)
-    return counts.reshape(*batch_shape, last.n_neurons)
+        steps, counts = _chain(layers, activations, part, seed, first_sample + begin)
+        parts.append(backend.submit(steps, [counts]))
+    return Pending(last, shape, parts)
 
 
-def _submit(
+def _chain(
     layers: Sequence[Layer],
     activations: Sequence[Activation],
     values: NDArray[np.float64],
     seed: int,
     first_sample: int,
-) -> NDArray[np.uint32]:
-    """Counts (batch, n_neurons) of values (batch, n_inputs), in one submission."""
+) -> tuple[list[Step], Any]:
+    """Kernel calls for values (batch, n_inputs), and the buffer that gets the counts (batch, n_neurons)."""
     first, last = layers[0], layers[-1]
     backend = backend_of(first.device)
     batch = len(values)
@@ -108,6 +160,7 @@ def _submit(
         (backend.empty("u32", piece * layer.n_neurons), backend.empty("u32", piece * layer.n_neurons))
         for layer in layers[:-1]
     ]
+    scratch = [layer.streams.scratch(piece) for layer in layers]
     steps: list[Step] = []
     for begin in range(0, batch, piece):
         sample_count = min(piece, batch - begin)
@@ -126,13 +179,13 @@ def _submit(
                     threshold_offset=threshold_offset,
                 )
             )
+            products = layer.streams.steps
             if layer is last:
-                steps += layer.streams.steps(words[index], last_counts, sample_count, begin * last.n_neurons)
+                steps += products(words[index], last_counts, scratch[index], sample_count, begin * last.n_neurons)
             else:
                 counts, thresholds = hidden[index]
                 threshold_offset = 0
                 integers = activations[index].integers(layer.n_inputs, layer.length, layer.polarity)
-                steps += layer.streams.steps(words[index], counts, sample_count)
+                steps += products(words[index], counts, scratch[index], sample_count)
                 steps.append(activation_step(counts, thresholds, sample_count * layer.n_neurons, integers))
-    (counts,) = backend.execute(steps, [last_counts])
-    return counts.reshape(batch, last.n_neurons)
+    return steps, last_counts

@@ -64,7 +64,11 @@ class WeightStreams(Protocol):
         """The streams, shape (n_neurons, n_inputs)."""
         ...
 
-    def steps(self, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+    def scratch(self, sample_count: int) -> Any:
+        """A buffer for what `steps` keeps in between; the steps of one submission may share it."""
+        ...
+
+    def steps(self, inputs: Any, counts: Any, scratch: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
         """Kernel calls that count the products with input streams (sample, input, word)."""
         ...
 
@@ -120,7 +124,10 @@ class IndependentStreams:
         words = np.concatenate([part.words for _, part in self.parts])
         return Bitstream.from_words(words, self._form.length, polarity=self._form.polarity, device="numpy")
 
-    def steps(self, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+    def scratch(self, sample_count: int) -> None:
+        """Nothing is kept in between."""
+
+    def steps(self, inputs: Any, counts: Any, scratch: None, sample_count: int, count_offset: int = 0) -> list[Step]:
         """Products by AND and popcount, long rows in several passes."""
         form = self._form
         row_words = form.n_inputs * form.word_count
@@ -218,15 +225,21 @@ class SharedStreams:
         fits = words.nbytes <= self._backend.largest_buffer
         return Bitstream.from_words(words, form.length, polarity=form.polarity, device=form.device if fits else "numpy")
 
-    def steps(self, inputs: Any, counts: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+    def _samples_at_once(self, sample_count: int) -> int:
+        return min(max(1, ENTRY_BYTES // self.sample_bytes), sample_count)
+
+    def scratch(self, sample_count: int) -> Any:
+        """Entries of as many samples as are looked up together."""
+        return self._backend.empty("u64", self._samples_at_once(sample_count) * self.sample_bytes // 8)
+
+    def steps(self, inputs: Any, counts: Any, scratch: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
         """Products by look-up."""
-        at_once = min(max(1, ENTRY_BYTES // self.sample_bytes), sample_count)
-        entries = self._backend.empty("u64", at_once * self.sample_bytes // 8)
+        at_once = self._samples_at_once(sample_count)
         steps: list[Step] = []
         for begin in range(0, sample_count, at_once):
             count = min(at_once, sample_count - begin)
-            steps += self._prefix_steps(inputs, entries, begin, count)
-            steps += self._lookup_steps(entries, counts, count, count_offset + begin * self._form.n_neurons)
+            steps += self._prefix_steps(inputs, scratch, begin, count)
+            steps += self._lookup_steps(scratch, counts, count, count_offset + begin * self._form.n_neurons)
         return steps
 
     def _prefix_steps(self, inputs: Any, entries: Any, sample_begin: int, sample_count: int) -> list[Step]:

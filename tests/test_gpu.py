@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,7 +16,7 @@ import pytest
 from test_devices import python
 
 import scgpu
-from scgpu import _abi, _gpu, parity
+from scgpu import _abi, _gpu, _gpu_raw, parity
 from scgpu.backend import Backend, Step
 from scgpu.devices import backend_of
 
@@ -154,29 +159,145 @@ def test_buffers_of_another_backend_are_refused(gpu: scgpu.Device) -> None:
         backend_of(gpu).execute([], [backend_of(others[0]).empty("u32", 1)])
 
 
-def test_interrupted_wait_does_not_poison_the_next_call(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    # a staging buffer whose wait was interrupted must not be used again: wgpu-native would abort
+def interrupting(call: Any) -> Any:
+    """The call, interrupted by Ctrl-C right after it, once."""
+    pending = [True]
+
+    def interrupted(*arguments: Any) -> Any:
+        result = call(*arguments)
+        if pending and pending.pop():
+            raise KeyboardInterrupt
+        return result
+
+    return interrupted
+
+
+@pytest.mark.parametrize("call", ["write", "record", "submit", "map", "poll", "wait", "read", "unmap"])
+def test_interrupted_call_does_not_poison_the_next_one(
+    call: str, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a staging buffer that is pending or mapped must not be used again: wgpu-native would abort
+    backend: Any = backend_of(gpu)
+    for _ in range(3):
+        monkeypatch.setattr(backend._queue, call, interrupting(getattr(backend._queue, call)))
+        with pytest.raises(KeyboardInterrupt):
+            scgpu.encode([1.0], 64, device=gpu).count()
+        monkeypatch.undo()
+        for _ in range(3):
+            assert scgpu.encode([1.0], 64, device=gpu).count() == 64
+    assert not backend._in_flight
+
+
+def test_interrupt_within_the_callback_is_raised_by_the_wait(
+    gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = scgpu.encode([1.0], 64, device=gpu)
+    settle = _gpu_raw._settle
+    pending = [True]
+
+    def interrupted(*arguments: Any) -> None:
+        if pending and pending.pop():
+            raise KeyboardInterrupt
+        settle(*arguments)
+
+    monkeypatch.setattr(_gpu_raw, "_settle", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        streams.count()
+    assert streams.count() == 64
+    assert not _gpu_raw._mappings and not _gpu_raw._interrupts
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+def test_waiting_obeys_signals_and_leaves_the_processor_alone(gpu: scgpu.Device) -> None:
+    backend: Any = backend_of(gpu)
+    never = _gpu_raw.Mapping(0, None, 4)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    used = time.thread_time()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            backend._queue.wait(never)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.thread_time() - used < 0.2
+
+
+def test_a_waiting_thread_does_not_hold_up_the_others(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(8, 4, 100, device=gpu)
+    x = np.random.default_rng(0).random((4, 8))
+    expected = layer.counts(x)
+    backend: Any = backend_of(gpu)
+    wait = backend._queue.wait
+    waits, goes_on = threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def slow(mapping: Any) -> None:
+        if threading.get_ident() != main:
+            waits.set()
+            assert goes_on.wait(60)
+        wait(mapping)
+
+    monkeypatch.setattr(backend._queue, "wait", slow)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(layer.counts, x)
+        assert waits.wait(60)
+        for _ in range(3):
+            assert np.array_equal(layer.counts(x), expected)
+        assert not other.done()
+        goes_on.set()
+        assert np.array_equal(other.result(60), expected)
+
+
+def test_many_threads_on_one_adapter(gpu: scgpu.Device) -> None:
+    layers = [scgpu.DenseLayer(8, 4, 100, seed, device=gpu) for seed in range(4)]
+    x = np.random.default_rng(0).random((30, 8))
+    expected = [layer.counts(x, 5) for layer in layers]
+
+    def work(index: int) -> bool:
+        return all(np.array_equal(layers[index % 4].counts(x, 5), expected[index % 4]) for _ in range(20))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def test_refused_recording_and_failed_mapping_are_errors(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     streams = scgpu.encode([1.0], 64, device=gpu)
     backend: Any = backend_of(gpu)
-    take = backend._staging.take
+    monkeypatch.setattr(backend, "_grid", lambda workgroups: (1 << 20, 1, 1))
+    with pytest.raises(scgpu.GpuError, match=r"run on .*: (.|\n)*1048576"):
+        streams.count()
+    monkeypatch.undo()
+    make_mapping = backend._queue.map
 
-    def interrupted(nbytes: int) -> Any:
-        raw = take(nbytes)
-        map_async = raw.map_async
+    def failed(*arguments: Any) -> Any:
+        mapping = make_mapping(*arguments)
+        backend._queue.wait(mapping)
+        mapping.status, mapping.message = 3, "Parent device is lost"
+        return mapping
 
-        def pending(*arguments: Any) -> Any:
-            map_async(*arguments)
-            raise KeyboardInterrupt
-
-        raw.map_async = pending
-        return raw
-
-    monkeypatch.setattr(backend._staging, "take", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(backend._queue, "map", failed)
+    with pytest.raises(scgpu.GpuError, match=r"run on .*: Could not map buffer \(Parent device is lost\)"):
         streams.count()
     monkeypatch.undo()
     for _ in range(3):
         assert streams.count() == 64
+
+
+def test_another_wgpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wgpu = importlib.import_module("wgpu")
+    _gpu_raw._Library()
+    monkeypatch.setattr(wgpu, "version_info", (0, 33, 0))
+    with pytest.raises(scgpu.GpuError, match=r"not the version .* run: pip install 'wgpu==0\.32\.\*'"):
+        _gpu_raw._Library()
+    monkeypatch.undo()
+    monkeypatch.delattr("wgpu.backends.wgpu_native._api.error_handler")
+    with pytest.raises(scgpu.GpuError, match=r"lacks a name .*error_handler.* run: pip install"):
+        _gpu_raw._Library()
 
 
 def test_bitstreams_in_garbage_cycles_do_not_poison_the_pool(gpu: scgpu.Device) -> None:

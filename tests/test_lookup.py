@@ -197,7 +197,7 @@ def test_lookup_rejects_short_buffers(chosen: scgpu.Device) -> None:
     backend = backend_of(chosen)
     layer = scgpu.DenseLayer(2, 5, 64, weight_streams="shared", device=chosen)
     inputs = scgpu.encode([0.5, 0.5], 64, device=chosen)
-    *_, step = layer.streams.steps(inputs._buffer, backend.empty("u32", 5), 1)
+    *_, step = layer.streams.steps(inputs._buffer, backend.empty("u32", 5), layer.streams.scratch(1), 1)
     ranks, entries, counts = step.buffers
     short = backend.empty("u32", 5)
     with pytest.raises(ValueError, match="lookup: ranks has 5 elements; 6 are needed"):

@@ -97,6 +97,14 @@ def test_one_module_imports_wgpu_and_one_loads_the_library() -> None:
         assert ("ctypes" in names) == (path.name == "_cpu.py"), path
 
 
+def test_one_module_knows_what_is_private_in_wgpu() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text()
+        assert 'import_module("wgpu' not in text or path.name in ("_gpu.py", "_gpu_raw.py"), path
+        private = "_internal" in text or "wgpu_native._" in text or re.search(r"\bwgpu[A-Z]", text) is not None
+        assert private == (path.name == "_gpu_raw.py"), path
+
+
 def test_oracle_shares_no_code_with_the_fast_paths() -> None:
     for path in sorted((PACKAGE / "oracle").glob("[!_]*.py")):
         foreign = {name for name in imports(path) if name.startswith("scgpu") and not name.startswith("scgpu.oracle")}

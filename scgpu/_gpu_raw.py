@@ -1,0 +1,269 @@
+"""wgpu-native called directly, for the calls that every submission makes.
+
+wgpu-py wraps each of them, keeps a promise and a thread for each mapping, and so doubles the
+time of a small call. What is private in wgpu-py, and every call into its library, is here and
+nowhere else; `NativeQueue` refuses a wgpu-py whose names it does not know.
+
+A handle that wgpu-native does not know aborts the process. So every handle is taken from a
+live wgpu-py object at the moment of the call, by the code that holds that object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgpu.errors import GpuError
+
+SUPPORTED = (0, 32)  # minor versions of wgpu-py change what is private, and the library inside
+
+# Within this time the waiting thread asks again and again, which finds the end soonest, and lets
+# others have the processor in between: a software adapter computes on the same ones.
+SPIN_SECONDS = 0.001
+# Later the waiting thread sleeps between two questions, a share of the time that has passed.
+SLEEP_SHARE = 1 / 16
+LONGEST_SLEEP = 0.001
+
+
+_give_way = getattr(os, "sched_yield", None) or (lambda: time.sleep(0))
+
+
+class NativeError(RuntimeError):
+    """wgpu-native reported an error; the text is its own."""
+
+
+class Dispatch(NamedTuple):
+    """One kernel call as wgpu-py objects, its parameters as bytes, and its grid."""
+
+    pipeline: Any
+    bind_group: Any
+    immediates: bytes
+    grid: tuple[int, int, int]
+
+
+class Copy(NamedTuple):
+    """The first ``nbytes`` bytes of a buffer, copied to ``offset`` of another."""
+
+    source: Any
+    target: Any
+    offset: int
+    nbytes: int
+
+
+class Mapping:
+    """A staging buffer on its way into host memory."""
+
+    __slots__ = ("buffer", "key", "message", "nbytes", "status")
+
+    def __init__(self, key: int, buffer: Any, nbytes: int) -> None:
+        self.key = key
+        self.buffer = buffer
+        self.nbytes = nbytes
+        self.status: int | None = None
+        self.message = ""
+
+
+class _Library:
+    """The names of wgpu-py and of its library that are used here."""
+
+    def __init__(self) -> None:
+        wgpu = importlib.import_module("wgpu")
+        remedy = f"run: pip install 'wgpu=={SUPPORTED[0]}.{SUPPORTED[1]}.*'"
+        if tuple(wgpu.version_info[:2]) != SUPPORTED:
+            raise GpuError(f"wgpu {wgpu.__version__} is not the version that scgpu calls directly; {remedy}")
+        try:
+            native = importlib.import_module("wgpu.backends.wgpu_native")
+            self.ffi: Any = native.ffi
+            self.lib: Any = native.lib
+            self.errors: Any = importlib.import_module("wgpu.backends.wgpu_native._api").error_handler
+            # A Python callable that wgpu-native calls from within a poll, in the polling thread.
+            self.on_mapped = self.ffi.callback(
+                "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", _on_mapped, onerror=_on_interrupt
+            )
+            self.mapped = self.lib.WGPUMapAsyncStatus_Success
+            self.encoder = self.ffi.new("WGPUCommandEncoderDescriptor *")
+            self.compute_pass = self.ffi.new("WGPUComputePassDescriptor *")
+            self.commands = self.ffi.new("WGPUCommandBufferDescriptor *")
+        except (AttributeError, ImportError, TypeError) as error:
+            raise GpuError(f"wgpu {wgpu.__version__} lacks a name that scgpu calls directly ({error}); {remedy}") from (
+                error
+            )
+
+
+@cache
+def _library() -> _Library:
+    return _Library()
+
+
+_keys = itertools.count(1)
+_mappings: dict[int, Mapping] = {}
+_interrupts: dict[int, BaseException] = {}
+
+
+def _settle(status: int, message: Any, userdata: Any) -> None:
+    ffi = _library().ffi
+    mapping = _mappings.get(int(ffi.cast("uintptr_t", userdata)))
+    if mapping is not None:
+        if message.length and message.data:
+            mapping.message = ffi.string(message.data, message.length).decode(errors="replace")
+        mapping.status = status
+        del _mappings[mapping.key]
+
+
+def _on_mapped(status: int, message: Any, userdata: Any, unused: Any) -> None:
+    _settle(status, message, userdata)
+
+
+def _on_interrupt(kind: Any, error: BaseException, trace: Any) -> None:
+    # Ctrl-C met the callback itself, where nothing can be raised: the poll raises it, and the
+    # mapping is settled all the same.
+    _interrupts[threading.get_ident()] = error
+    found = trace.tb_frame.f_locals
+    _settle(found["status"], found["message"], found["userdata"])
+
+
+class NativeQueue:
+    """Writes, submits and reads back on one wgpu device.
+
+    Any thread may call any method, but `submit` and `map` only one at a time. Only `wait` waits, in
+    steps that Ctrl-C interrupts.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self._library = _library()
+        self._device = device  # keeps the handles below alive
+        try:
+            self._handle = device._internal
+            self._queue = device.queue._internal
+        except AttributeError as error:
+            raise GpuError(f"wgpu's device has no handle ({error})") from error
+        ffi = self._library.ffi
+        self._commands = ffi.new("WGPUCommandBuffer[1]")
+        self._map_info = ffi.new("WGPUBufferMapCallbackInfo *")
+        self._map_info.mode = self._library.lib.WGPUCallbackMode_AllowProcessEvents
+        self._map_info.callback = self._library.on_mapped
+
+    def _raise(self, found: tuple[str, str] | None) -> None:
+        if found is not None:
+            raise NativeError(found[1])
+
+    def write(self, buffer: Any, array: NDArray[Any]) -> None:
+        """Copy a contiguous array to the start of a buffer, before what is submitted next."""
+        library = self._library
+        library.errors.capture("write")
+        try:
+            library.lib.wgpuQueueWriteBuffer(
+                self._queue, buffer._internal, 0, library.ffi.from_buffer(array), array.nbytes
+            )
+        finally:
+            found = library.errors.release("write")
+        self._raise(found)
+
+    def record(self, dispatches: Sequence[Dispatch], copies: Sequence[Copy]) -> Any:
+        """Record kernel calls, then copies; the result goes to `submit`, once."""
+        library, lib = self._library, self._library.lib
+        library.errors.capture("record")
+        try:
+            encoder = lib.wgpuDeviceCreateCommandEncoder(self._handle, library.encoder)
+            try:
+                if dispatches:
+                    compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, library.compute_pass)
+                    for dispatch in dispatches:
+                        self._dispatch(compute_pass, dispatch)
+                    lib.wgpuComputePassEncoderEnd(compute_pass)
+                    lib.wgpuComputePassEncoderRelease(compute_pass)
+                for source, target, offset, nbytes in copies:
+                    lib.wgpuCommandEncoderCopyBufferToBuffer(
+                        encoder, source._internal, 0, target._internal, offset, nbytes
+                    )
+                commands = lib.wgpuCommandEncoderFinish(encoder, library.commands)
+            finally:
+                lib.wgpuCommandEncoderRelease(encoder)
+        finally:
+            found = library.errors.release("record")
+        if found is not None:
+            lib.wgpuCommandBufferRelease(commands)
+        self._raise(found)
+        return commands
+
+    def _dispatch(self, compute_pass: Any, dispatch: Dispatch) -> None:
+        library, lib = self._library, self._library.lib
+        pipeline, bind_group, immediates, grid = dispatch
+        lib.wgpuComputePassEncoderSetPipeline(compute_pass, pipeline._internal)
+        lib.wgpuComputePassEncoderSetBindGroup(compute_pass, 0, bind_group._internal, 0, library.ffi.NULL)
+        lib.wgpuComputePassEncoderSetImmediates(compute_pass, 0, library.ffi.from_buffer(immediates), len(immediates))
+        lib.wgpuComputePassEncoderDispatchWorkgroups(compute_pass, *grid)
+
+    def submit(self, commands: Any) -> None:
+        """Hand what `record` returned to the device, and give it up."""
+        library = self._library
+        library.errors.capture("submit")
+        try:
+            self._commands[0] = commands
+            library.lib.wgpuQueueSubmit(self._queue, 1, self._commands)
+            library.lib.wgpuCommandBufferRelease(commands)
+        finally:
+            found = library.errors.release("submit")
+        self._raise(found)
+
+    def map(self, buffer: Any, nbytes: int) -> Mapping:
+        """Ask for the first bytes of a staging buffer, once the device has written them."""
+        library = self._library
+        mapping = Mapping(next(_keys), buffer, nbytes)
+        info = self._map_info
+        info.userdata1 = library.ffi.cast("void *", mapping.key)
+        _mappings[mapping.key] = mapping
+        library.errors.capture("map")
+        try:
+            library.lib.wgpuBufferMapAsync(buffer._internal, library.lib.WGPUMapMode_Read, 0, nbytes, info[0])
+        finally:
+            found = library.errors.release("map")
+        self._raise(found)
+        return mapping
+
+    def poll(self) -> None:
+        """Let wgpu-native find out, without waiting, which mappings are ready."""
+        self._library.lib.wgpuDevicePoll(self._handle, False, self._library.ffi.NULL)
+        if _interrupts and (error := _interrupts.pop(threading.get_ident(), None)) is not None:
+            raise error
+
+    def wait(self, mapping: Mapping) -> None:
+        """Wait until a mapping is ready or has failed."""
+        begin = time.perf_counter()
+        self.poll()
+        while mapping.status is None:
+            passed = time.perf_counter() - begin
+            if passed < SPIN_SECONDS:
+                _give_way()
+            else:
+                time.sleep(min(passed * SLEEP_SHARE, LONGEST_SLEEP))
+            self.poll()
+
+    def read(self, mapping: Mapping) -> NDArray[np.uint8]:
+        """Copy the bytes of a mapping that is ready.
+
+        Raises
+        ------
+        NativeError
+            When the mapping failed: the device is lost, or was out of memory.
+        """
+        library = self._library
+        if mapping.status != library.mapped:
+            raise NativeError(f"Could not map buffer ({mapping.message or mapping.status})")
+        content = np.empty(mapping.nbytes, np.uint8)
+        start = library.lib.wgpuBufferGetMappedRange(mapping.buffer._internal, 0, mapping.nbytes)
+        library.ffi.memmove(library.ffi.from_buffer(content), start, mapping.nbytes)
+        return content
+
+    def unmap(self, mapping: Mapping) -> None:
+        """Make the buffer of a mapping that is ready usable again."""
+        self._library.lib.wgpuBufferUnmap(mapping.buffer._internal)
