@@ -5,8 +5,8 @@
 const std = @import("std");
 const abi = @import("abi.zig");
 
-const multiplier_0 = 0xD2511F53;
-const multiplier_1 = 0xCD9E8D57;
+pub const multiplier_0 = 0xD2511F53;
+pub const multiplier_1 = 0xCD9E8D57;
 const weyl_0 = 0x9E3779B9;
 const weyl_1 = 0xBB67AE85;
 
@@ -16,28 +16,33 @@ pub const lanes = std.simd.suggestVectorLength(u64) orelse 2;
 /// read the lower halves alone, and are the one instruction that widens.
 pub const Lanes = @Vector(lanes, u64);
 
-const low: Lanes = @splat(0xffff_ffff);
+pub const low: Lanes = @splat(0xffff_ffff);
 const half: @Vector(lanes, u6) = @splat(32);
 
-/// Replace counters by their blocks; `chains` independent ones hide each other's latency.
-pub inline fn blocks(comptime chains: usize, counters: *[chains][4]Lanes, key: [2]Lanes, rounds: u32) void {
-    var c = counters.*;
-    var k = key;
-    for (0..rounds) |_| {
-        inline for (0..chains) |i| {
-            const product_0 = (c[i][0] & low) * @as(Lanes, @splat(multiplier_0));
-            const product_1 = (c[i][2] & low) * @as(Lanes, @splat(multiplier_1));
-            c[i] = .{
-                (product_1 >> half) ^ c[i][1] ^ k[0],
-                product_1,
-                (product_0 >> half) ^ c[i][3] ^ k[1],
-                product_0,
-            };
-        }
-        k[0] +%= @splat(weyl_0);
-        k[1] +%= @splat(weyl_1);
+/// Keys of the rounds 0 .. count of one seed.
+pub fn schedule(comptime count: usize, key_lo: u32, key_hi: u32) [count][2]u64 {
+    var keys: [count][2]u64 = undefined;
+    var k: [2]u32 = .{ key_lo, key_hi };
+    for (&keys) |*key| {
+        key.* = .{ k[0], k[1] };
+        k[0] +%= weyl_0;
+        k[1] +%= weyl_1;
     }
-    counters.* = c;
+    return keys;
+}
+
+/// One round of blocks; `chains` independent ones hide each other's latency.
+pub inline fn round(comptime chains: usize, c: *[chains][4]Lanes, key: [2]Lanes) void {
+    inline for (0..chains) |i| {
+        const product_0 = (c[i][0] & low) * @as(Lanes, @splat(multiplier_0));
+        const product_1 = (c[i][2] & low) * @as(Lanes, @splat(multiplier_1));
+        c[i] = .{
+            (product_1 >> half) ^ c[i][1] ^ key[0],
+            product_1,
+            (product_0 >> half) ^ c[i][3] ^ key[1],
+            product_0,
+        };
+    }
 }
 
 pub fn philox(call: *const abi.Philox) callconv(.c) void {
@@ -56,7 +61,12 @@ pub fn philox(call: *const abi.Philox) callconv(.c) void {
             inline for (0..2) |word| key[word][lane] = keys[2 * (first + lane) + word];
         }
         var chain: [1][4]Lanes = .{.{ counter[0], counter[1], counter[2], counter[3] }};
-        blocks(1, &chain, .{ key[0], key[1] }, rounds);
+        var k: [2]Lanes = .{ key[0], key[1] };
+        for (0..rounds) |_| {
+            round(1, &chain, k);
+            k[0] +%= @splat(weyl_0);
+            k[1] +%= @splat(weyl_1);
+        }
         inline for (0..4) |word| counter[word] = chain[0][word];
         for (0..filled) |lane| {
             inline for (0..4) |word| words[4 * (first + lane) + word] = @truncate(counter[word][lane]);

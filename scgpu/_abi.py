@@ -7,7 +7,7 @@ their element type and size. From this table come
   ``tools/gen_abi.py``; the build refuses a stale file, and `digest` is compared when
   the library is loaded),
 * the WGSL parameter block and bindings (``#import abi``, rendered when a shader is loaded),
-* the ctypes structs and the GPU bind group layouts.
+* the packed call structs and the GPU bind group layouts.
 
 Sizes are sums, products and quotients of parameters, written so that both Python and Zig can
 evaluate them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -21,17 +22,11 @@ LIBRARY = Path(__file__).with_name("scgpu_cpu" + SUFFIXES.get(sys.platform, ".so
 REMEDY = "reinstall scgpu, or in a checkout run: python tools/build_cpu_ref.py"
 TIER_VARIABLE = "SCGPU_SIMD_TIER"
 
-_SCALARS = {"u32": ctypes.c_uint32, "u64": ctypes.c_uint64}
-
-
-def _call_struct(op: _abi.Op) -> type[ctypes.Structure]:
-    fields: list[tuple[str, Any]] = [(name, ctypes.c_uint32) for name in op.params]
-    for buffer in op.buffers:
-        fields += [(buffer.name, ctypes.c_void_p), (f"{buffer.name}_len", ctypes.c_uint64)]
-    return type(op.name.capitalize(), (ctypes.Structure,), {"_fields_": fields})
-
-
-_CALLS: Mapping[str, type[ctypes.Structure]] = {name: _call_struct(op) for name, op in _abi.OPS.items()}
+# The call structs of cpu_ref/abi.zig: parameters, then address and number of elements of each
+# buffer. Packed bytes belong to one call alone, so threads may call at once.
+CALLS: Mapping[str, struct.Struct] = {
+    op.name: struct.Struct("@" + "I" * len(op.params) + "PQ" * len(op.buffers)) for op in _abi.OPS.values()
+}
 
 
 @cache
@@ -58,9 +53,9 @@ def library() -> ctypes.CDLL:
     for function in (lib.scgpu_threads, lib.scgpu_most_threads):
         function.restype = ctypes.c_uint32
     lib.scgpu_reset_threads.restype = None
-    for name, call in _CALLS.items():
+    for name in CALLS:
         function = lib[f"scgpu_{name}"]
-        function.argtypes = [ctypes.c_uint32, ctypes.POINTER(call)]
+        function.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
         function.restype = ctypes.c_uint32
         setattr(lib, name, function)
     return lib
@@ -105,23 +100,34 @@ def usable_tier(name: str, source: str) -> str:
     return name
 
 
+def _address(array: NDArray[Any]) -> int:
+    try:
+        # .ctypes.data says the same at six times the cost
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        # a read-only or an empty array
+        if not array.flags.c_contiguous:
+            raise ValueError(f"a buffer must be C-contiguous; got strides {array.strides}") from None
+        return array.ctypes.data
+
+
 class NativeBackend(HostBackend):
     """Runs steps in the Zig library at one SIMD tier."""
 
     def __init__(self, device: Device, tier: str) -> None:
         self.device = device
-        self._library = library()
         self._tier = list(_tiers()).index(tier)
+        self._calls = {name: (layout.pack, getattr(library(), name)) for name, layout in CALLS.items()}
 
     def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
         """Run steps one after the other."""
         for step in steps:
             op = check_step(step)
-            arguments: list[int] = list(step.params.values())
+            arguments: list[int] = [*step.params.values()]
             for buffer in step.buffers:
-                # .ctypes.data says the same at three times the cost
-                arguments += (buffer.__array_interface__["data"][0], buffer.size)
-            status = getattr(self._library, op.name)(self._tier, ctypes.byref(_CALLS[op.name](*arguments)))
+                arguments += (_address(buffer), buffer.size)
+            pack, function = self._calls[op.name]
+            status = function(self._tier, pack(*arguments))
             if status:
                 raise NativeLibraryError(f"the native library refused {op.name} with status {status}; {REMEDY}")
         return list(read)

@@ -68,15 +68,18 @@ def values(name: str, value: ArrayLike, polarity: Polarity) -> NDArray[np.float6
     if array.dtype.kind not in "biuf":
         remedy = " (for a Bitstream use forward_prepacked)" if type(value).__name__ == "Bitstream" else ""
         raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{remedy}")
-    if array.dtype == np.float64 and array.flags.c_contiguous:
-        floats = array
+    if array.dtype == np.float64:
+        floats = array if array.flags.c_contiguous else array.copy(order="C")
     else:
         with np.errstate(over="ignore"):  # a long double may overflow to infinity, refused below
             floats = np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
     low, high = RANGES[polarity]
-    inside = (floats >= low) & (floats <= high)
-    if not inside.all():
-        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(inside)), floats.shape))
+    # the least and the greatest of numbers with a NaN among them are NaN, which is in no range
+    if floats.size and not (
+        np.minimum.reduce(floats, axis=None) >= low and np.maximum.reduce(floats, axis=None) <= high
+    ):
+        wrong = ~((floats >= low) & (floats <= high))
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), floats.shape))
         remedy = ' For [-1, 1] use polarity="bipolar".' if polarity == "unipolar" else " Scale the values first."
         raise ValueError(
             f"{polarity} {name} must lie in [{low:g}, {high:g}]; got {floats[index]} at index {index}.{remedy}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -55,6 +56,10 @@ class Device:
     limits: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     tier: str = ""
     threads: int = field(default=0, compare=False)
+
+    def __hash__(self) -> int:
+        # Every call looks its device up; these fields tell nearly all of them apart.
+        return hash((self.index, self.kind, self.tier))
 
     @property
     def software(self) -> bool:
@@ -131,21 +136,30 @@ class Backend(Protocol):
         ...
 
 
+@lru_cache(maxsize=1024)
+def _needed(name: str, values: tuple[int, ...]) -> tuple[tuple[np.dtype[Any], int], ...]:
+    """Element type and least number of elements of each buffer, for parameters that fit 32 bits."""
+    op = _abi.OPS[name]
+    if min(values) < 0 or max(values) > 0xFFFF_FFFF:
+        raise ValueError(f"{name}: a parameter of {dict(zip(op.params, values, strict=True))} does not fit 32 bits")
+    return tuple((DTYPES[buffer.dtype], size) for buffer, size in zip(op.buffers, op.sizes(*values), strict=True))
+
+
 def check_step(step: Step) -> _abi.Op:
     """Refuse a step whose parameters or buffers do not fit its operation; return the operation."""
-    op = _abi.OPS[step.op]
-    if tuple(step.params) != op.params:
-        raise TypeError(f"{op.name} takes the parameters {op.params}; got {tuple(step.params)}")
-    values = step.params.values()
-    if min(values) < 0 or max(values) > 0xFFFF_FFFF:
-        raise ValueError(f"{op.name}: a parameter of {dict(step.params)} does not fit 32 bits")
-    if len(step.buffers) != len(op.buffers):
-        raise TypeError(f"{op.name} takes {len(op.buffers)} buffers; got {len(step.buffers)}")
-    for declared, buffer, needed in zip(op.buffers, step.buffers, op.sizes(*values), strict=True):
-        if buffer.dtype != DTYPES[declared.dtype]:
-            raise TypeError(f"{op.name}: {declared.name} must be {declared.dtype}; got {buffer.dtype}")
-        if buffer.size < needed:
-            raise ValueError(f"{op.name}: {declared.name} has {buffer.size} elements; {needed} are needed")
+    name, params, buffers = step
+    op = _abi.OPS[name]
+    if tuple(params) != op.params:
+        raise TypeError(f"{name} takes the parameters {op.params}; got {tuple(params)}")
+    if len(buffers) != len(op.buffers):
+        raise TypeError(f"{name} takes {len(op.buffers)} buffers; got {len(buffers)}")
+    for index, (dtype, size) in enumerate(_needed(name, tuple(params.values()))):
+        buffer = buffers[index]
+        if buffer.dtype != dtype:
+            declared = op.buffers[index]
+            raise TypeError(f"{name}: {declared.name} must be {declared.dtype}; got {buffer.dtype}")
+        if buffer.size < size:
+            raise ValueError(f"{name}: {op.buffers[index].name} has {buffer.size} elements; {size} are needed")
     return op
 
 

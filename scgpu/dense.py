@@ -284,7 +284,7 @@ class DenseLayer:
                 f"inputs must be a Bitstream; got {type(inputs).__name__}. Use Bitstream.from_words for packed words, "
                 "or forward for numbers."
             )
-        for name in ("length", "polarity"):
+        for name in () if (inputs.length, inputs.polarity) == (self.length, self.polarity) else ("length", "polarity"):
             if getattr(inputs, name) != getattr(self, name):
                 raise ValueError(
                     f"inputs must have the layer's {name} {getattr(self, name)!r}; got {getattr(inputs, name)!r}"
@@ -297,10 +297,13 @@ class DenseLayer:
         batch = batch_shape[0] if batch_shape else 1
         if batch == 0:
             return np.empty((0, self.n_neurons), np.uint64)
-        backend = backend_of(self._device)
+        backend = self._streams.backend
+        if inputs._backend is not backend:
+            inputs = inputs.to(self._device)
         counts = backend.empty("u32", batch * self.n_neurons)
-        steps = self._streams.steps(inputs.to(self._device)._buffer, counts, self._streams.scratch(batch), batch)
-        (out,) = backend.execute(steps, [counts])
+        (out,) = backend.execute(
+            self._streams.steps(inputs._buffer, counts, self._streams.scratch(batch), batch), [counts]
+        )
         return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
 
     def forward_prepacked(self, inputs: Bitstream) -> NDArray[np.float64]:

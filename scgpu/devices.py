@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import threading
+from functools import lru_cache
 from typing import Any
 
 from scgpu import _cpu, _gpu, tuning
@@ -79,8 +80,13 @@ def _search() -> tuple[list[Device], dict[int, Any], list[str]]:
         return _found
 
 
-def _cpu_device(index: int, tier: str) -> Device:
-    return Device(index, "cpu", "cpu", "Zig", "CPU", tier=tier, threads=num_threads())
+@lru_cache
+def _made_cpu_device(index: int, tier: str, threads: int) -> Device:
+    return Device(index, "cpu", "cpu", "Zig", "CPU", tier=tier, threads=threads)
+
+
+def _cpu_device(tier: str) -> Device:
+    return _made_cpu_device(len(_search()[0]), tier, num_threads())
 
 
 def devices() -> list[Device]:
@@ -100,7 +106,7 @@ def devices() -> list[Device]:
     """
     found = list(_search()[0])
     try:
-        found.append(_cpu_device(len(found), _cpu.simd_tier()))
+        found.append(_cpu_device(_cpu.simd_tier()))
     except NativeLibraryError:
         pass  # reported by problems()
     found.append(Device(len(found), "numpy", "numpy", "NumPy", "CPU", threads=1))
@@ -148,10 +154,10 @@ def device(selector: str | int | Device = "auto") -> Device:
         if name in ("auto", "gpu"):
             return _preferred(name)
         if name == "cpu":
-            return _cpu_device(len(_search()[0]), _cpu.simd_tier())
+            return _cpu_device(_cpu.simd_tier())
         if name.startswith("cpu:"):
             tier = _cpu.usable_tier(name.removeprefix("cpu:"), f"device {selector!r}")
-            return _cpu_device(len(_search()[0]), tier)
+            return _cpu_device(tier)
         if name == "numpy":
             return devices()[-1]
         if not name.isdecimal():

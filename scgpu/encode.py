@@ -26,8 +26,12 @@ def thresholds_of(values: NDArray[np.float64], polarity: Polarity, resolution: i
     (value + 1) / 2 for bipolar ones; R is the resolution of the comparator in bits.
     """
     p = (values + 1.0) / 2.0 if polarity == "bipolar" else values
-    steps = np.floor(p * 2.0**resolution + 0.5) * 2.0 ** (32 - resolution)
-    return np.minimum(steps, 2.0**32 - 1).astype("<u4")
+    steps = p * 2.0**resolution
+    steps += 0.5
+    if resolution < 32:  # else the conversion to integers is the floor
+        np.floor(steps, out=steps)
+        steps *= 2.0 ** (32 - resolution)
+    return np.minimum(steps, 2.0**32 - 1, out=steps).astype("<u4")
 
 
 def domain_of(purpose: str, tensor_id: int) -> int:

@@ -17,7 +17,6 @@ from scgpu import arguments
 from scgpu.activation import Activation, activation_step
 from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device, Step, Submission
-from scgpu.devices import backend_of
 from scgpu.encode import domain_of, encode_step, thresholds_of
 from scgpu.errors import TooLargeError
 from scgpu.weights import WeightStreams
@@ -122,7 +121,7 @@ def submit_stack(
     between layers k and k + 1.
     """
     first, last = layers[0], layers[-1]
-    backend = backend_of(first.device)
+    backend = first.streams.backend
     values = arguments.values("x", x, first.polarity)
     seed = arguments.seed_of(seed)
     if values.ndim not in (1, 2) or values.shape[-1] != first.n_inputs:
@@ -150,7 +149,7 @@ def _chain(
 ) -> tuple[list[Step], Any]:
     """Kernel calls for values (batch, n_inputs), and the buffer that gets the counts (batch, n_neurons)."""
     first, last = layers[0], layers[-1]
-    backend = backend_of(first.device)
+    backend = first.streams.backend
     batch = len(values)
     piece = min(_piece(layers, backend), batch)
     first_thresholds = backend.upload(thresholds_of(values, first.polarity))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scgpu._abi import PASS_WORDS
 from scgpu.arguments import Polarity
-from scgpu.backend import Device, Step
+from scgpu.backend import Backend, Device, Step
 from scgpu.bitstream import Bitstream
 from scgpu.devices import backend_of
 from scgpu.encode import encode, thresholds_of
@@ -54,6 +54,8 @@ class Form:
 class WeightStreams(Protocol):
     """A layer's weight streams on its device."""
 
+    backend: Backend
+
     @property
     def sample_bytes(self) -> int:
         """Bytes of the largest buffer that one sample needs."""
@@ -84,6 +86,7 @@ class IndependentStreams:
 
     def __init__(self, form: Form, weights: NDArray[np.float64]) -> None:
         self._form = form
+        self.backend = backend_of(form.device)
         self._part_neurons = self.neurons_per_part(form)
         self.parts = [self._encoded(weights, begin) for begin in range(0, form.n_neurons, self._part_neurons)]
 
@@ -163,7 +166,7 @@ class SharedStreams:
         self._ranked = ranked(
             thresholds_of(weights, form.polarity), form.length, sequence, form.seed, form.tensor_id, form.device
         )
-        self._backend = backend_of(form.device)
+        self.backend = backend_of(form.device)
         self._orders = self._order_parts()
         self._rank_bits = 8 * self._ranked.ranks.dtype.itemsize
         self._ranks = self._rank_parts()
@@ -186,23 +189,23 @@ class SharedStreams:
         """First input, end, elements of a row, buffer: the order in as many buffers as it needs."""
         order, n_inputs = self._ranked.order, self._form.n_inputs
         if order is None:
-            return [(0, n_inputs, 0, self._backend.empty("u32", 0))]
-        at_once = max(1, self._backend.largest_buffer // (4 * -(-order[0].nbytes // 4)))
+            return [(0, n_inputs, 0, self.backend.empty("u32", 0))]
+        at_once = max(1, self.backend.largest_buffer // (4 * -(-order[0].nbytes // 4)))
         parts = []
         for begin in range(0, n_inputs, at_once):
             flat, stride = rows32(order[begin : begin + at_once])
-            parts.append((begin, min(begin + at_once, n_inputs), stride, self._backend.upload(flat)))
+            parts.append((begin, min(begin + at_once, n_inputs), stride, self.backend.upload(flat)))
         return parts
 
     def _rank_parts(self) -> list[tuple[int, int, int, Any]]:
         """First neuron, end, elements of a row, buffer."""
         ranks, n_neurons = self._ranked.ranks, self._form.n_neurons
         step_bytes = self._form.n_inputs * NEURONS_IN_STEP * ranks.dtype.itemsize
-        at_once = self._backend.largest_buffer // step_bytes * NEURONS_IN_STEP
+        at_once = self.backend.largest_buffer // step_bytes * NEURONS_IN_STEP
         parts = []
         for begin in range(0, n_neurons, at_once):
             flat, stride = rows32(ranks[:, begin : begin + at_once])
-            parts.append((begin, min(begin + at_once, n_neurons), stride, self._backend.upload(flat)))
+            parts.append((begin, min(begin + at_once, n_neurons), stride, self.backend.upload(flat)))
         return parts
 
     @property
@@ -222,7 +225,7 @@ class SharedStreams:
         for neuron in range(form.n_neurons):
             bits = place < self._ranked.ranks[:, neuron, None]
             octets[neuron, :, : -(-form.length // 8)] = np.packbits(bits, axis=1, bitorder="little")
-        fits = words.nbytes <= self._backend.largest_buffer
+        fits = words.nbytes <= self.backend.largest_buffer
         return Bitstream.from_words(words, form.length, polarity=form.polarity, device=form.device if fits else "numpy")
 
     def _samples_at_once(self, sample_count: int) -> int:
@@ -230,7 +233,7 @@ class SharedStreams:
 
     def scratch(self, sample_count: int) -> Any:
         """Entries of as many samples as are looked up together."""
-        return self._backend.empty("u64", self._samples_at_once(sample_count) * self.sample_bytes // 8)
+        return self.backend.empty("u64", self._samples_at_once(sample_count) * self.sample_bytes // 8)
 
     def steps(self, inputs: Any, counts: Any, scratch: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
         """Products by look-up."""

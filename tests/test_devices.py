@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 import scgpu
 from scgpu import _cpu, _gpu, devices
+from scgpu._abi import OPS
+from scgpu.backend import Step
 from scgpu.devices import backend_of
 
 SOURCE = Path(__file__).parent.parent
@@ -174,16 +177,40 @@ def test_tier_that_the_processor_lacks_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_native_library_refuses_what_does_not_fit() -> None:
     lib = _cpu.library()
-    call = _cpu._CALLS["count"](
-        stream_count=2, word_count=3, segment_words=3, segment_count=1, words_len=6, counts_len=1
-    )
-    assert lib.count(0, call) == 1  # short buffer: refused before any pointer is read
-    assert lib.count(99, call) == 1
-    call.counts_len = 2
-    assert lib.count(99, call) == 2  # no such tier
-    none = _cpu._CALLS["dense"](sample_count=0, neuron_count=1, count_stride=1, counts_len=0)
+
+    def packed(op: str, **values: int) -> bytes:
+        return _cpu.CALLS[op].pack(*(values.get(name, 0) for name in fields(op)))
+
+    def fields(op: str) -> list[str]:
+        buffers = [(buffer.name, f"{buffer.name}_len") for buffer in OPS[op].buffers]
+        return [*OPS[op].params, *(name for pair in buffers for name in pair)]
+
+    sizes = {"stream_count": 2, "word_count": 3, "segment_words": 3, "segment_count": 1, "words_len": 6}
+    short = packed("count", **sizes, counts_len=1)
+    assert lib.count(0, short) == 1  # short buffer: refused before any pointer is read
+    assert lib.count(99, short) == 1
+    assert lib.count(99, packed("count", **sizes, counts_len=2)) == 2  # no such tier
+    none = packed("dense", sample_count=0, neuron_count=1, count_stride=1, counts_len=0)
     assert lib.dense(0, none) == 1  # sizes that are differences do not wrap
     assert lib.scgpu_tier_name(99) is None and not lib.scgpu_tier_usable(99)
+
+
+def test_steps_take_the_memory_that_was_meant() -> None:
+    backend = backend_of(scgpu.device("cpu"))
+    params = {"stream_count": 2, "word_count": 3, "segment_words": 3, "segment_count": 1}
+    words = np.arange(12, dtype=np.uint64)
+    expected = np.bitwise_count(words[:6]).reshape(2, 3).sum(axis=1)
+    words.flags.writeable = False
+    for _ in range(2):  # the second time from what was kept of the first
+        counts = np.zeros(2, np.uint32)
+        backend.execute([Step("count", params, (words, counts))])
+        assert counts.tolist() == expected.tolist()
+        with pytest.raises(ValueError, match=r"a buffer must be C-contiguous; got strides \(16,\)"):
+            backend.execute([Step("count", params, (words[::2], counts))])
+        with pytest.raises(ValueError, match="counts has 1 elements; 2 are needed"):
+            backend.execute([Step("count", params, (words, counts[:1]))])
+        with pytest.raises(TypeError, match="words must be u64; got uint32"):
+            backend.execute([Step("count", params, (counts, counts))])
 
 
 def test_missing_library_leaves_the_rest_working() -> None:

@@ -145,6 +145,25 @@ def test_encode_empty(shape: tuple[int, ...], chosen: scgpu.Device) -> None:
     assert (~streams).words.shape == (*shape, 2)
 
 
+WIDTHS = (*range(1, 20), 31, 127, 128, 129, 136, 257)
+
+
+@pytest.mark.parametrize("resolution", [3, 4, 5, 8, 9, 32])
+def test_encode_words_of_any_streams_together(resolution: int, chosen: scgpu.Device) -> None:
+    # kernels take words of neighbouring streams together, and apart those that the first draws leave undecided
+    rng = np.random.default_rng(resolution)
+    for width in WIDTHS:
+        samples, streams = (3, 11) if width < 20 else (1, 3)
+        exact = rng.integers(0, 2**resolution + 1, (samples, streams)) / 2**resolution
+        exact[0, :3] = (0.0, 1.0, exact[0, 0])
+        mixed = np.where(rng.random(exact.shape) < 0.5, exact, rng.random(exact.shape))
+        for p in (exact, mixed):
+            for length in (64 * width, 64 * width - int(rng.integers(1, 64))):
+                options = {"first_stream": 2**32 - streams, "first_sample": 2**32 - samples}
+                got = scgpu.encode(p, length, width, device=chosen, **options)
+                assert got == scgpu.encode(p, length, width, device="numpy", **options), (width, length)
+
+
 def test_encode_past_65535_workgroups(chosen: scgpu.Device) -> None:
     # 2 streams of (65,535 * 64 + 65) / 2 words, more than fit one dispatch dimension
     words = (65_535 * 64 + 65) // 2 + 1
