@@ -275,10 +275,11 @@ class GpuSubmission:
 
     def done(self) -> bool:
         """True when `result` would not wait."""
-        if self._flight is None or self._flight.ready:
+        if self._flight is None or self._result is not None:
             return True
         self._backend._check_process()
-        self._backend._queue.poll()
+        if not self._flight.ready:
+            self._backend._queue.poll()
         return self._flight.ready
 
     def result(self) -> list[NDArray[Any]]:

@@ -6,7 +6,8 @@ Three things run in turns, in one process, and each line gives medians and the q
   call made directly to wgpu-native, with buffers, bind groups and staging kept;
 * kernels: the same with the uploads, dispatches and readback of the layer below: what its kernels
   take on top of the floor, and what no Python around them can save;
-* forward: `DenseLayer(64, 32, 1024).forward` of one sample.
+* forward: `DenseLayer(64, 32, 1024).forward` of one sample;
+* stream: the same for each of 32 samples through `submit`, which overlap.
 
 Usage: python tools/gpu_floor.py [--device NAME ...] [--seconds S] [--json FILE]
 """
@@ -32,6 +33,7 @@ from scgpu.backend import Step, check_step
 from scgpu.devices import backend_of
 
 BYTES = 4096
+STREAM = 32
 TRIVIAL = """
 var<immediate> last: u32;
 @group(0) @binding(0) var<storage, read> source: array<u32>;
@@ -154,12 +156,32 @@ def kernels_of(backend: GpuBackend, layer: scgpu.DenseLayer, x: np.ndarray[Any, 
     return lambda: replay(numbers) if steps else None  # the steps keep the buffers
 
 
+def stream_of(layer: scgpu.DenseLayer, x: np.ndarray[Any, Any]) -> Work:
+    """One sample after the other through `submit`; waits for all at every 32nd call."""
+    pending: list[scgpu.Pending] = []
+
+    def work() -> None:
+        pending.append(layer.submit(x))
+        if len(pending) == STREAM:
+            for outputs in pending:
+                outputs.result()
+            pending.clear()
+
+    return work
+
+
 def measured(works: dict[str, Work], seconds: float) -> dict[str, tuple[float, float]]:
     """Median and least microseconds of each piece of work, taken in turns."""
     times: dict[str, list[float]] = {name: [] for name in works}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for name, work in works.items():
+            if name == "stream":
+                start = time.perf_counter()
+                for _ in range(STREAM):
+                    work()
+                times[name].append((time.perf_counter() - start) / STREAM)
+                continue
             for _ in range(10):  # a block: the first call after another work meets cold caches
                 start = time.perf_counter()
                 work()
@@ -186,6 +208,7 @@ def main() -> None:
             "floor": floor_of(backend._gpu),
             "kernels": kernels_of(backend, layer, x),
             "forward": partial(layer.forward, x),
+            "stream": stream_of(layer, x),
         }
         figures[str(device)] = found = measured(works, options.seconds)
         print(device)

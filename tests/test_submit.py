@@ -1,0 +1,244 @@
+"""submit and Pending: the values of forward, in any order, from any thread, bounded in memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import make_vectors
+import numpy as np
+import pytest
+from test_devices import python
+
+import scgpu
+from scgpu import _gpu
+from scgpu.devices import backend_of
+
+RNG = np.random.default_rng(3)
+
+
+def network(device: scgpu.Device) -> scgpu.Network:
+    sizes = ((6, 5), (5, 3))
+    return scgpu.Network([scgpu.DenseLayer(n, m, 100, polarity="bipolar", device=device) for n, m in sizes], "relu")
+
+
+@pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
+def test_submit_gives_what_forward_gives(polarity: Any, chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, polarity=polarity, max_batch=3, device=chosen)
+    for shape in ((6,), (1, 6), (8, 6), (0, 6)):
+        x = make_vectors.inputs(shape, polarity)
+        pending = layer.submit(x, 9, first_sample=4)
+        values = pending.result()
+        assert pending.done()
+        assert np.array_equal(values, layer.forward(x, 9, 4)) and values.dtype == np.float64
+        assert values.shape == (*shape[:-1], 5) == pending.counts().shape
+        assert np.array_equal(pending.counts(), layer.counts(x, 9, 4)) and pending.counts().dtype == np.uint64
+        assert pending.result() is values and pending.counts() is pending.counts()
+
+
+def test_submit_of_a_network(chosen: scgpu.Device) -> None:
+    net = network(chosen)
+    batches = [make_vectors.inputs((n, 6), "bipolar") for n in (3, 1, 7)]
+    pending = [net.submit(x, 2, first_sample=5) for x in batches]
+    for outputs, x in reversed(list(zip(pending, batches, strict=True))):
+        assert np.array_equal(outputs.counts(), net.counts(x, 2, 5))
+        assert np.array_equal(outputs.result(), net.forward(x, 2, 5))
+
+
+def test_submit_copies_its_input(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=chosen)
+    x = RNG.random((4, 6))
+    expected = layer.counts(x)
+    pending = layer.submit(x)
+    x[:] = 0.5
+    assert np.array_equal(pending.counts(), expected)
+
+
+def test_submit_rejects_at_once(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=chosen)
+    for x, options, error, message in (
+        ([2.0] * 6, {}, ValueError, "unipolar x must lie in"),
+        ([0.5] * 5, {}, ValueError, "x must have shape"),
+        ([0.5] * 6, {"seed": -1}, ValueError, "seed must be"),
+        ("abc", {}, TypeError, "x must hold real numbers"),
+    ):
+        with pytest.raises(error, match=message):
+            layer.submit(x, **options)  # type: ignore[arg-type]
+    assert layer.submit([0.5] * 6).result().shape == (5,)
+
+
+def test_outputs_come_in_any_order_from_any_thread(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=chosen)
+    batches = [RNG.random((n, 6)) for n in range(1, 30)]
+    expected = [layer.counts(x) for x in batches]
+    pending = [layer.submit(x) for x in batches]
+    order = RNG.permutation(len(batches))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda k: pending[k].counts(), order))
+        again = list(pool.map(lambda k: pending[k].counts(), order))
+    for k, counts, same in zip(order, found, again, strict=True):
+        assert np.array_equal(counts, expected[k]) and same is counts
+
+
+def test_threads_submit_and_fetch_together(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=chosen)
+    x = RNG.random((64, 6))
+    expected = layer.counts(x)
+
+    def stream(start: int) -> bool:
+        rows = [(start + 7 * k) % 64 for k in range(20)]
+        pending = [layer.submit(x[row], first_sample=row) for row in rows]
+        return all(np.array_equal(p.counts(), expected[row]) for p, row in zip(pending, rows, strict=True))
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(stream, range(6)))
+
+
+def test_one_pending_for_several_threads(chosen: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=chosen)
+    for _ in range(5):
+        pending = layer.submit(RNG.random((4, 6)))
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _, pending=pending: pending.result(), range(4)))
+        assert all(values is found[0] for values in found)
+
+
+@pytest.mark.parametrize("bound", ["number", "bytes"])
+def test_submissions_in_flight_are_bounded(bound: str, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=gpu)
+    backend: Any = backend_of(gpu)
+    x = RNG.random((60, 10, 6))
+    expected = [layer.counts(batch) for batch in x]
+    if bound == "number":
+        monkeypatch.setattr(_gpu, "IN_FLIGHT", 3)
+    else:
+        monkeypatch.setattr(_gpu, "IN_FLIGHT_BYTES", 3 * 10 * 4 * (6 + 5))
+    layer.submit(x[0]).result()
+    gc.collect()
+    owned = len(backend._staging._owned)
+    pending, most = [], 0
+    for batch in x:
+        pending.append(layer.submit(batch))
+        most = max(most, len(backend._in_flight))
+    assert most == 3 and len(backend._staging._owned) <= owned + 3
+    for outputs, counts in zip(pending, expected, strict=True):
+        assert np.array_equal(outputs.counts(), counts)
+    assert not backend._in_flight
+
+
+def test_a_submission_above_the_bound_goes_alone(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=gpu)
+    monkeypatch.setattr(_gpu, "IN_FLIGHT_BYTES", 10)
+    x = RNG.random((3, 4, 6))
+    pending = [layer.submit(batch) for batch in x]
+    assert [np.array_equal(p.counts(), layer.counts(b)) for p, b in zip(pending, x, strict=True)] == [True] * 3
+
+
+def test_submit_in_pieces(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(8, 4, 128, device=gpu)
+    x = RNG.random((200, 8))
+    expected = layer.counts(x)
+    backend: Any = backend_of(gpu)
+    monkeypatch.setattr(backend, "largest_buffer", 512)  # 16 samples' thresholds, 4 samples' streams
+    monkeypatch.setattr(_gpu, "IN_FLIGHT", 2)
+    pending = layer.submit(x)
+    assert np.array_equal(pending.counts(), expected)
+
+
+def test_dropped_outputs_neither_leak_nor_poison(gpu: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=gpu)
+    backend: Any = backend_of(gpu)
+    x = RNG.random((40, 6))
+    expected = layer.counts(x)
+    for _ in range(20):
+        layer.submit(x)
+    owned = len(backend._staging._owned), len(backend._storage._owned)
+    for _ in range(100):
+        layer.submit(x)
+        kept = layer.submit(x)
+        del kept
+    assert np.array_equal(layer.counts(x), expected)
+    assert (len(backend._staging._owned), len(backend._storage._owned)) == owned
+    assert len(backend._in_flight) <= _gpu.IN_FLIGHT
+
+
+def test_done_becomes_true_without_a_wait(gpu: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(64, 32, 1024, device=gpu)
+    pending = layer.submit(RNG.random((10, 64)))
+    ends = threading.Event()
+    watch = threading.Timer(60, ends.set)
+    watch.start()
+    while not pending.done() and not ends.is_set():
+        pass
+    watch.cancel()
+    assert pending.done() and pending.result().shape == (10, 32)
+
+
+@pytest.mark.parametrize("call", ["poll", "wait", "read", "unmap"])
+def test_result_after_an_interrupted_wait(call: str, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=gpu)
+    x = RNG.random((4, 6))
+    expected = layer.counts(x)
+    backend: Any = backend_of(gpu)
+    real = getattr(backend._queue, call)
+
+    def interrupted(*arguments: Any) -> Any:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    pending = [layer.submit(x) for _ in range(3)]
+    monkeypatch.setattr(backend._queue, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pending[1].result()
+    monkeypatch.undo()
+    for outputs in (*pending, layer.submit(x)):
+        assert np.array_equal(outputs.counts(), expected)
+    assert not backend._in_flight
+
+
+def test_a_failure_is_raised_by_result_every_time(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=gpu)
+    x = RNG.random((4, 6))
+    backend: Any = backend_of(gpu)
+
+    def lost(mapping: Any) -> Any:
+        raise RuntimeError("Parent device is lost")
+
+    pending = layer.submit(x)
+    monkeypatch.setattr(backend._queue, "read", lost)
+    for _ in range(2):
+        with pytest.raises(scgpu.GpuError, match="Parent device is lost"):
+            pending.result()
+    monkeypatch.undo()
+    assert np.array_equal(layer.submit(x).counts(), layer.counts(x))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_fork_gives_a_clear_error(gpu: scgpu.Device) -> None:
+    code = f"""
+import os, numpy as np, scgpu
+layer = scgpu.DenseLayer(4, 3, 64, device={gpu.index})
+x = np.full((2, 4), 0.5)
+fetched, pending = layer.submit(x), layer.submit(x)
+values = fetched.result()
+child = os.fork()
+if child == 0:
+    assert fetched.result() is values
+    for call in (pending.result, pending.done, lambda: layer.submit(x)):
+        try:
+            call()
+            os._exit(1)
+        except scgpu.GpuError as error:
+            if "forked process" not in str(error):
+                os._exit(2)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert np.array_equal(pending.result(), values)
+print("fine")
+"""
+    done = python(code)
+    assert done.stdout == "fine\n", done.stderr
