@@ -12,11 +12,11 @@ from scgpu.arguments import Polarity
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
 from scgpu.devices import backend_of
-from scgpu.devices import device as choose_device
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending, submit_stack
+from scgpu.placement import Shape, place
 from scgpu.sequence import SEQUENCES, SequenceName
 from scgpu.weights import KINDS, Form, IndependentStreams, SharedStreams, WeightStreams, WeightStreamsKind
 
@@ -77,7 +77,14 @@ class DenseLayer:
         For shared streams, the sequence: numbers of the contract's generator (default), or a
         ramp, whose weights are exact to 1 / length and whose look-ups need no reordering.
     device : str, int or Device
-        See `scgpu.device`.
+        See `scgpu.device`. ``"auto"`` takes the adapter in ``SC_GPU_ADAPTER``, else whichever of
+        the best hardware GPU and ``cpu`` is expected to be faster for this layer with batches
+        of ``max_batch``, by rates measured once on this machine; ``placement`` says why.
+
+    Attributes
+    ----------
+    placement : Placement
+        The device, and the reason for it.
 
     Raises
     ------
@@ -130,7 +137,9 @@ class DenseLayer:
                 f"n_inputs={self.n_inputs} times n_neurons={self.n_neurons} is more than the 2**32 - 1 streams of a "
                 "tensor. Split the neurons over several layers with different tensor_id."
             )
-        self._device = choose_device(device)
+        shape = Shape(self.n_inputs, self.n_neurons, self.length, self.max_batch, self.sequence is not None)
+        self.placement = place(device, shape)
+        self._device = self.placement.device
         self._form = Form(
             self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, self._device
         )

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from scgpu import _cpu, _gpu
+from scgpu import _cpu, _gpu, placement
 from scgpu._version import __version__
 from scgpu.devices import device, devices, problems
 from scgpu.errors import NativeLibraryError
 
 DEMO_MODULES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "rich": "rich"}
+LAYERS = ((64, 32), (256, 128), (1000, 500), (4096, 4096))
 SHOWN_LIMITS = (
     "max-storage-buffer-binding-size",
     "max-buffer-size",
@@ -45,6 +46,15 @@ def _missing() -> list[str]:
     return texts
 
 
+def _auto() -> dict[str, Any]:
+    """What ``"auto"`` means for streams, and for layers of some shapes."""
+    placed = {f"{n}x{m}": placement.place("auto", placement.Shape(n, m, 1024, 256)) for n, m in LAYERS}
+    return {
+        "device": str(device("auto")),
+        "layers": {name: (str(one.device), one.reason) for name, one in placed.items()},
+    }
+
+
 def collect() -> dict[str, Any]:
     """Everything that ``scgpu info --json`` prints."""
     try:
@@ -55,7 +65,7 @@ def collect() -> dict[str, Any]:
     known = devices()
     return {
         "devices": [{**asdict(one), "limits": dict(one.limits), "software": one.software} for one in known],
-        "auto": str(device("auto")) if tier or any(one.kind == "gpu" for one in known) else None,
+        "auto": _auto() if tier or any(one.kind == "gpu" for one in known) else None,
         "tier": tier,
         "tiers": tiers,
         "versions": _versions(),
@@ -86,7 +96,10 @@ def run(options: argparse.Namespace) -> int:
         for limit in SHOWN_LIMITS:
             if limit in one["limits"]:
                 print(f"       {limit} = {one['limits'][limit]:,}")
-    print(f"auto      {found['auto']}")
+    if found["auto"]:
+        print(f"auto      {found['auto']['device']}")
+        for name, (chosen, reason) in found["auto"]["layers"].items():
+            print(f"          layer {name}: {chosen}; {reason}")
     print(f"tiers     {', '.join(found['tiers']) or 'none'} (in use: {found['tier']})")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()))
     print("missing   " + ("nothing" if not found["missing"] else ""))

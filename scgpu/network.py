@@ -11,6 +11,7 @@ from scgpu.activation import Activation
 from scgpu.backend import Device
 from scgpu.dense import DenseLayer
 from scgpu.pipeline import Pending, submit_stack
+from scgpu.placement import common_device
 
 
 class Network:
@@ -23,7 +24,8 @@ class Network:
     Parameters
     ----------
     layers : sequence of DenseLayer
-        Of one device and polarity, each with as many inputs as the one before has neurons;
+        Of one polarity, and one device where it was given (layers of device "auto" go where the
+        whole network is expected to be fastest), each with as many inputs as the one before has neurons;
         lengths may differ. The network makes layers of its own from them, with their sizes,
         seeds and weights, and the index in the network as tensor id (contract, section 2), so
         that equal seeds do not mean equal streams. The given layers stay as they are.
@@ -56,12 +58,17 @@ class Network:
                     f"layers[{index}] must have the {before.n_neurons} inputs that layers[{index - 1}] has neurons; "
                     f"got {after.n_inputs}"
                 )
-            for name in ("polarity", "device"):
-                if getattr(after, name) != getattr(before, name):
-                    raise ValueError(
-                        f"layers[{index}] must have the {name} of layers[{index - 1}], {getattr(before, name)}; "
-                        f"got {getattr(after, name)}"
-                    )
+            if after.polarity != before.polarity:
+                raise ValueError(
+                    f"layers[{index}] must have the polarity of layers[{index - 1}], {before.polarity}; "
+                    f"got {after.polarity}"
+                )
+        device = common_device([layer.placement for layer in given])
+        for index, layer in enumerate(given):
+            if layer.device != device and not layer.placement.expected:
+                raise ValueError(
+                    f"layers[{index}] must be on one device with the other layers, {device}; got {layer.device}"
+                )
         places = len(given) - 1
         chosen = [activation] * places if isinstance(activation, (str, Activation)) else list(activation)
         if len(chosen) != places:
@@ -85,7 +92,7 @@ class Network:
                 tensor_id=index,
                 weight_streams=layer.weight_streams,
                 sequence=layer.sequence,
-                device=layer.device,
+                device=device,
             )
             for index, layer in enumerate(given)
         ]

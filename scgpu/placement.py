@@ -12,8 +12,8 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -203,7 +203,7 @@ def load(chosen: Device) -> Rates | None:
     """A device's rates, as they were measured last; None where they were not."""
     content = cache.read("rates", _key(chosen))
     try:
-        rates = Rates(**{field.name: float(content[field.name]) for field in fields(Rates)})
+        rates = Rates(**{one.name: float(content[one.name]) for one in fields(Rates)})
     except (LookupError, TypeError, ValueError):
         return None
     return rates if min(asdict(rates).values()) > 0 else None
@@ -228,10 +228,21 @@ def forget(chosen: Device) -> bool:
 
 @dataclass(frozen=True)
 class Placement:
-    """A device for a layer, and why it was chosen."""
+    """A device for a layer, and why it was chosen.
+
+    Attributes
+    ----------
+    device : Device
+        Where the layer runs.
+    reason : str
+        Why: what asked for it, or the times expected.
+    expected : Mapping
+        Where the choice was ours: microseconds of a call, by device.
+    """
 
     device: Device
     reason: str
+    expected: Mapping[Device, float] = field(default_factory=dict, repr=False, compare=False)
 
 
 def place(selector: str | int | Device, shape: Shape) -> Placement:
@@ -254,4 +265,12 @@ def place(selector: str | int | Device, shape: Shape) -> Placement:
     fastest = min(expected, key=lambda one: expected[one])
     times = ", ".join(f"{one} {microseconds:,.0f} us" for one, microseconds in expected.items())
     work = "one sample" if shape.batch == 1 else f"a batch of {shape.batch}"
-    return Placement(fastest, f"expected for {work}: {times}")
+    return Placement(fastest, f"expected for {work}: {times}", expected)
+
+
+def common_device(placements: Sequence[Placement]) -> Device:
+    """One device for layers that belong together: that of the layers whose device was given, else the fastest."""
+    given = [one.device for one in placements if not one.expected]
+    if given:
+        return given[0]
+    return min(placements[0].expected, key=lambda device: sum(one.expected[device] for one in placements))

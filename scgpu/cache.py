@@ -1,0 +1,82 @@
+"""cache: what was measured on this machine, one small JSON file for each thing and key.
+
+A file that is missing, damaged or of another key is as good as none; a folder that cannot
+be written costs a new measurement and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from scgpu._version import __version__
+from scgpu.backend import Device
+
+VARIABLE = "SCGPU_CACHE_DIR"
+
+
+def folder() -> Path:
+    """Where measurements are kept: ``SCGPU_CACHE_DIR``, else the user's cache directory."""
+    chosen = os.environ.get(VARIABLE, "").strip()
+    return Path(chosen) if chosen else platformdirs.user_cache_path("scgpu", appauthor=False)
+
+
+def device_key(device: Device) -> dict[str, str]:
+    """What a measurement of a device holds for."""
+    return {
+        "name": device.name,
+        "driver": device.driver,
+        "backend": device.backend,
+        "tier": device.tier,
+        "scgpu": __version__,
+    }
+
+
+def file_of(kind: str, key: Mapping[str, str]) -> Path:
+    """The file of a kind of measurement and its key."""
+    digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()
+    return folder() / f"{kind}-{digest[:16]}.json"
+
+
+def read(kind: str, key: Mapping[str, str]) -> Any:
+    """What was measured, or None."""
+    try:
+        content = json.loads(file_of(kind, key).read_text(encoding="utf-8"))
+        return content["measured"] if content["key"] == dict(key) else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def write(kind: str, key: Mapping[str, str], measured: Any) -> str:
+    """Remember a measurement; return why not, or nothing when it is remembered."""
+    path = file_of(kind, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed into place: another process must not find half a file.
+        handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"key": dict(key), "measured": measured}, file, indent=1)
+            Path(scratch).replace(path)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        return f"{path} cannot be written ({error.strerror}); set {VARIABLE} to a folder that can"
+    return ""
+
+
+def clear(kind: str, key: Mapping[str, str]) -> bool:
+    """Forget a measurement; False where there was none."""
+    try:
+        file_of(kind, key).unlink()
+    except OSError:
+        return False
+    return True
