@@ -224,13 +224,15 @@ def _preferred(params: Params, adapter: Adapter) -> Iterator[str]:
     subgroup = "subgroup" in adapter.features
     if adapter.software:
         if samples == 1:
+            if params["neuron_count"] >= 256:  # 64 to a workgroup, and each core wants some
+                yield "rows8"
             yield from ("row8-subgroup", "row8") if subgroup else ("row8",)
             yield "row8-pair"
         else:
-            if params["neuron_count"] <= 64 and samples < 8:
-                yield "split8-4x32"
+            if samples < 4:
+                yield "split8-2x8"
             elif params["neuron_count"] > 64:
-                yield from ("block8x64-carry", "block8x64-pair")
+                yield "block8x64-carry"
             yield from ("split8-8x8-subgroup", "split8-8x8") if subgroup else ("split8-8x8",)
             yield "block8x64-pair"
     elif samples < 4:

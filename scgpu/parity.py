@@ -1,4 +1,4 @@
-"""parity: every operation on every device of this machine against the NumPy oracle.
+"""parity: every operation and variant on every device of this machine against the NumPy oracle.
 
 A case is data: an operation, its parameters and its input arrays. Output buffers start
 filled with a sentinel and are longer than the kernel may write, so a word that was not
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpu import _cpu, arguments
+from scgpu import _cpu, _gpu, arguments
 from scgpu._abi import OPS
 from scgpu.backend import DTYPES, Backend, Device, Step
 from scgpu.devices import backend_of, device, devices
@@ -45,6 +45,15 @@ class Case:
         """Every buffer after the call, guards included."""
         buffers = tuple(backend.upload(array.copy()) for array in self.buffers)
         return backend.execute([Step(self.op, self.params, buffers)], buffers)
+
+    def runs(self, backend: Backend) -> Iterator[list[NDArray[Any]]]:
+        """The same for every variant that the backend has of the operation."""
+        if not isinstance(backend, _gpu.GpuBackend):
+            yield self.run(backend)
+            return
+        for variant in OPS[self.op].admissible(self.params, backend.adapter):
+            with backend.forced(self.op, variant):
+                yield self.run(backend)
 
 
 def wrong_words(case: Case, got: Sequence[NDArray[Any]], oracle: Backend) -> int:
@@ -289,7 +298,7 @@ def compare(chosen: Device, number: int, seed: int, progress: Callable[[str], No
             row.cases[op] = row.wrong[op] = 0
             for case in cases(op, number, seed):
                 row.cases[op] += 1
-                row.wrong[op] += wrong_words(case, case.run(backend), oracle) > 0
+                row.wrong[op] += any(wrong_words(case, got, oracle) for got in case.runs(backend))
     except ScgpuError as error:
         row.error = f"{type(error).__name__}: {error}"
     return row

@@ -129,7 +129,7 @@ def clear(device: Device) -> bool:
 def dense_shapes(software: bool) -> Iterator[dict[str, int]]:
     """Parameters of dense that stand for the classes of shapes; smaller ones for a software adapter."""
     for samples in (1, 4, 64 if software else 256):
-        for neurons in (32, 128 if software else 512):
+        for neurons in (32, 256 if software else 512):
             for row_words in (1024, 4608 if software else 8192):
                 values = (samples, neurons, row_words, 0, row_words, 0, neurons, 0, 0, 0)
                 yield dict(zip(_abi.OPS["dense"].params, values, strict=True))

@@ -7,7 +7,10 @@ GPU adapter one of them fails, unless ``--no-gpu`` says that this is meant;
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,11 @@ VECTORS = Path(__file__).parent / "vectors"
 
 settings.register_profile("scgpu", deadline=None, max_examples=int(os.environ.get("SCGPU_EXAMPLES", "30")))
 settings.load_profile("scgpu")
+
+
+# Tests neither read nor write what was tuned for this machine.
+os.environ["SCGPU_CACHE_DIR"] = tempfile.mkdtemp(prefix="scgpu-tests-")
+atexit.register(shutil.rmtree, os.environ["SCGPU_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
