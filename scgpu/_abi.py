@@ -61,7 +61,8 @@ class Op:
     ``work_items`` counts what ``work_item`` names (an invocation, or a whole workgroup);
     it may use the parameters and the override constants of the variant in use.
     ``choose`` gives the index of the variant for a set of parameters. Variants differ in
-    speed alone, never in a bit.
+    speed alone, never in a bit. ``stream_bits`` counts, for profiles, the bits of streams that
+    are made, read or multiplied.
     """
 
     name: str
@@ -72,6 +73,12 @@ class Op:
     variants: tuple[dict[str, int], ...] = ({"wg_size": 64},)
     choose: Callable[[Params], int] = field(default=lambda params: 0)
     constants: dict[str, int] = field(default_factory=dict)
+    stream_bits: str = "0"
+
+    @cached_property
+    def bits(self) -> Callable[..., int]:
+        """Stream bits of a call, from the parameters in order."""
+        return _function(self.params, self.stream_bits)
 
     @cached_property
     def sizes(self) -> Callable[..., tuple[int, ...]]:
@@ -123,6 +130,7 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
             ),
             work_items="sample_count * stream_count * word_count",
+            stream_bits="64 * sample_count * stream_count * word_count",
         ),
         Op(
             "dense",
@@ -151,6 +159,7 @@ OPS: dict[str, Op] = {
                 for xor_products in (0, 1)
             ),
             choose=lambda params: 2 * (params["sample_count"] > 1) + (params["bipolar"] != 0),
+            stream_bits="64 * sample_count * neuron_count * (word_end - word_begin)",
         ),
         Op(
             "count",
@@ -161,6 +170,7 @@ OPS: dict[str, Op] = {
             ),
             work_items="stream_count * segment_count",
             work_item="workgroup",
+            stream_bits=f"64 * {_STREAMS}",
         ),
         Op(
             "bitwise",
@@ -171,6 +181,7 @@ OPS: dict[str, Op] = {
                 Buffer("result", "u64", "out", _STREAMS),
             ),
             work_items=_STREAMS,
+            stream_bits=f"64 * {_STREAMS}",
             constants={"bit_and": 0, "bit_or": 1, "bit_xor": 2, "bit_not": 3},
         ),
         Op(
