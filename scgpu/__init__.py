@@ -17,6 +17,7 @@ from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, 
 from scgpu.network import Network
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
+from scgpu.profile import Profile, profile
 from scgpu.threads import num_threads, set_num_threads
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "NativeLibraryError",
     "Network",
     "Pending",
+    "Profile",
     "ScgpuError",
     "TooLargeError",
     "__version__",
@@ -38,6 +40,7 @@ __all__ = [
     "num_threads",
     "philox4x32",
     "problems",
+    "profile",
     "set_num_threads",
     "simd_tier",
     "simd_tiers",

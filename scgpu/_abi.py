@@ -93,7 +93,8 @@ class Op:
     override constants that take the value of a parameter. ``choose`` gives the index of the
     default variant, ``legal`` says whether a variant can compute some parameters, and
     ``shape_class`` names the parameters that share a tuned variant. Variants differ in
-    speed alone, never in a bit.
+    speed alone, never in a bit. ``stream_bits`` counts, for profiles, the bits of streams that
+    are made, read or multiplied.
     """
 
     name: str
@@ -108,6 +109,12 @@ class Op:
     legal: Callable[[Params, Variant], bool] = field(default=lambda params, variant: True)
     shape_class: Callable[[Params], str] = field(default=lambda params: "")
     constants: dict[str, int] = field(default_factory=dict)
+    stream_bits: str = "0"
+
+    @cached_property
+    def bits(self) -> Callable[..., int]:
+        """Stream bits of a call, from the parameters in order."""
+        return _function(self.params, self.stream_bits)
 
     @cached_property
     def sizes(self) -> Callable[..., tuple[int, ...]]:
@@ -308,6 +315,7 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
             ),
             work_items="sample_count * stream_count * word_count",
+            stream_bits="64 * sample_count * stream_count * word_count",
         ),
         Op(
             "dense",
@@ -340,6 +348,7 @@ OPS: dict[str, Op] = {
             choose=_choose_dense,
             legal=_dense_legal,
             shape_class=_dense_class,
+            stream_bits="64 * sample_count * neuron_count * (word_end - word_begin)",
         ),
         Op(
             "prefix",
@@ -370,6 +379,7 @@ OPS: dict[str, Op] = {
                 params["sample_count"] * params["input_count"] < FEW_STREAMS or params["length"] > LONG_STREAM
             ),
             legal=lambda params, variant: variant["stream_lanes"] == 32 or params["length"] <= LONG_STREAM,
+            stream_bits="sample_count * (input_end - input_begin) * length",
         ),
         Op(
             "lookup",
@@ -404,6 +414,7 @@ OPS: dict[str, Op] = {
             choose=lambda params, adapter: (
                 2 * (params["sample_count"] > 1) + (params["neuron_count"] * params["sample_count"] < FEW_COUNTS)
             ),
+            stream_bits="sample_count * neuron_count * (input_end - input_begin) * length",
         ),
         Op(
             "count",
@@ -414,6 +425,7 @@ OPS: dict[str, Op] = {
             ),
             work_items="stream_count * segment_count",
             work_item="workgroup",
+            stream_bits=f"64 * {_STREAMS}",
         ),
         Op(
             "bitwise",
@@ -424,6 +436,7 @@ OPS: dict[str, Op] = {
                 Buffer("result", "u64", "out", _STREAMS),
             ),
             work_items=_STREAMS,
+            stream_bits=f"64 * {_STREAMS}",
             constants={"bit_and": 0, "bit_or": 1, "bit_xor": 2, "bit_not": 3},
         ),
         Op(

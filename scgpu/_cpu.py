@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from scgpu import _abi
+from scgpu import _abi, _trace
 from scgpu.backend import Device, HostBackend, Step, check_step
 from scgpu.errors import DeviceError, NativeLibraryError
 
@@ -121,13 +121,18 @@ class NativeBackend(HostBackend):
 
     def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
         """Run steps one after the other."""
+        recorder = _trace.recorder(self.device) if _trace.active else None
         for step in steps:
             op = check_step(step)
             arguments: list[int] = [*step.params.values()]
             for buffer in step.buffers:
                 arguments += (_address(buffer), buffer.size)
+            if recorder:
+                recorder.stage("check")
             pack, function = self._calls[op.name]
             status = function(self._tier, pack(*arguments))
             if status:
                 raise NativeLibraryError(f"the native library refused {op.name} with status {status}; {REMEDY}")
+            if recorder:
+                recorder.kernel(op, step.params)
         return list(read)

@@ -15,6 +15,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpu import _abi, _wgsl
-from scgpu._gpu_raw import Copy, Dispatch, Mapping, NativeQueue
+from scgpu import _abi, _trace, _wgsl
+from scgpu._gpu_raw import CALLS_PER_TIMER, Copy, Dispatch, Mapping, NativeQueue, Timer
 from scgpu.backend import DTYPES, Device, Step, check_step, require_host_memory
 from scgpu.errors import GpuError, TooLargeError
 
 REQUIRED_FEATURE = "immediates"
+TIMESTAMPS = "timestamp-query"
 POOL_BYTES = 256 << 20  # idle buffers kept for the next call
 BIND_GROUPS = 256
 # Submissions whose results were not fetched yet, and the bytes that they keep in staging and
@@ -213,9 +215,10 @@ class _Flight:
     a staging buffer that wgpu-native still writes to must not be used again, it would abort.
     """
 
-    def __init__(self, backend: GpuBackend, mapping: Mapping, nbytes: int) -> None:
+    def __init__(self, backend: GpuBackend, mapping: Mapping, nbytes: int, timing: _Timing | None) -> None:
         self._backend = backend
         self._mapping = mapping
+        self._timing = timing
         self._content: NDArray[np.uint8] | None = None
         self._error: Exception | None = None
         self._landed = False
@@ -233,23 +236,41 @@ class _Flight:
         """Wait for the results, take them out of the staging buffer, and give that back."""
         queue, mapping = self._backend._queue, self._mapping
         with self._lock:
-            # Ctrl-C may raise from anywhere here, and finish may be called again.
-            queue.wait(mapping)
             if self._landed:
                 return
+            recorder = _trace.recorder(self._backend.device) if _trace.active else None
+            # Ctrl-C may raise from anywhere here, and finish may be called again.
+            queue.wait(mapping)
+            known = time.perf_counter_ns()
+            if self._landed:  # by a signal handler that waited for it, too
+                return
+            if recorder:
+                recorder.stage("wait")
             usable = False
             try:
-                if self.wanted and self._content is None:
+                if self._content is None and (self.wanted or self._timing is not None):
                     self._content = queue.read(mapping)
                 self._landed = True
                 queue.unmap(mapping)
                 usable = True
+                if recorder:
+                    recorder.stage("read", mapping.nbytes)
             except Exception as error:
                 self._error = error
                 self._landed = True
             finally:
                 if self._landed:
                     self._backend._land(self, mapping.buffer, usable)
+                    if self._timing is not None:
+                        self._timing.land(self, self._content, known)
+
+    def settle(self) -> None:
+        """Deliver the times of the kernels; a failure is for `result` to tell."""
+        try:
+            self._backend._check_process()
+            self.finish()
+        except GpuError:
+            pass
 
     def result(self) -> NDArray[np.uint8]:
         """The bytes that were read back."""
@@ -258,6 +279,52 @@ class _Flight:
             raise self._error
         assert self._content is not None
         return self._content
+
+
+class _Clock:
+    """Where a GPU's timestamps lie in the host's time, as far as its submissions show it."""
+
+    def __init__(self) -> None:
+        self._least, self._most = -(1 << 100), 1 << 100
+
+    def offset(self, first: int, last: int, submitted: int, known: int) -> int:
+        """Nanoseconds to add, so that ``first`` to ``last`` lie between ``submitted`` and ``known``."""
+        least, most = submitted - first, known - last
+        self._least, self._most = max(self._least, least), min(self._most, most)
+        if self._least > self._most:  # the clocks drifted apart
+            self._least, self._most = least, max(least, most)
+        return (self._least + self._most) // 2
+
+
+class _Timing:
+    """Times of a submission's kernels, read back behind its results."""
+
+    def __init__(
+        self, backend: GpuBackend, recorder: _trace.Recorder, calls: list[tuple[_abi.Op, dict[str, int]]]
+    ) -> None:
+        self._backend = backend
+        self._recorder = recorder
+        self._calls = calls
+        self.timers = [backend._timer() for _ in range(Timer.needed(len(calls)))]
+        self.nbytes = 16 * len(calls)
+        self.submitted = 0
+
+    def copies(self, staging: Any, offset: int) -> Iterator[Copy]:
+        """Copies of the timestamps to a staging buffer."""
+        whole = 16 * CALLS_PER_TIMER
+        for index, timer in enumerate(self.timers):
+            yield Copy(timer.buffer, staging, offset + index * whole, min(whole, self.nbytes - index * whole))
+
+    def land(self, flight: _Flight, content: NDArray[np.uint8] | None, known: int) -> None:
+        """Tell the profiles when the kernels ran, which were known to be over at the time ``known``."""
+        self._backend._timers.extend(self.timers)
+        self._recorder.paid(flight)
+        if content is not None:
+            ticks = content[len(content) - self.nbytes :].view(np.uint64)
+            stamps = [int(tick * self._backend._period) for tick in ticks.tolist()]
+            offset = self._backend._clock.offset(min(stamps), max(stamps), self.submitted, known)
+            for (op, params), begin, end in zip(self._calls, stamps[::2], stamps[1::2], strict=True):
+                self._recorder.timed_kernel(op, params, begin + offset, end + offset, gpu=True)
 
 
 class GpuSubmission:
@@ -309,7 +376,8 @@ class GpuBackend:
         self.device = device
         with _quiet_egl(), _Translated(f"start of {device}"):
             # Without required_limits wgpu-native gives the adapter's own maxima.
-            optional = sorted(set(_abi.FEATURES.values()) & set(adapter.features))
+            timed = TIMESTAMPS in adapter.features
+            optional = sorted({TIMESTAMPS, *_abi.FEATURES.values()} & set(adapter.features))
             self._gpu = adapter.request_device_sync(label="scgpu", required_features=[REQUIRED_FEATURE, *optional])
         limits = self._gpu.limits
         # Kernels index u32 elements with 32 bits.
@@ -322,6 +390,10 @@ class GpuBackend:
         self._bind_groups: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._queue = NativeQueue(self._gpu)
         self._in_flight: deque[_Flight] = deque()
+        # For profiles: nanoseconds of a tick (0 without timestamps), the clocks, idle timers.
+        self._period = self._queue.timestamp_period() if timed else 0.0
+        self._clock = _Clock()
+        self._timers: list[Timer] = []
         self._uploaded = 0  # bytes since the last submission
         self._lock = threading.RLock()
         self._process = os.getpid()
@@ -366,9 +438,12 @@ class GpuBackend:
         flat = np.ascontiguousarray(array).reshape(-1)
         buffer = self.empty("u32" if flat.dtype == DTYPES["u32"] else "u64", flat.size)
         if flat.size:
+            recorder = _trace.recorder(self.device) if _trace.active else None
             with self._lock, _Translated("upload"):
                 self._queue.write(buffer.raw, flat)
                 self._uploaded += flat.nbytes
+            if recorder:
+                recorder.stage("upload", flat.nbytes)
         return buffer
 
     def execute(self, steps: Sequence[Step], read: Sequence[GpuBuffer] = ()) -> list[NDArray[Any]]:
@@ -378,49 +453,81 @@ class GpuBackend:
     def submit(self, steps: Sequence[Step], read: Sequence[GpuBuffer] = ()) -> GpuSubmission:
         """Start steps and the reading of buffers; waits for the oldest submission when too many are in flight."""
         self._check_process()
+        recorder = _trace.recorder(self.device) if _trace.active else None
         ops = [check_step(step) for step in steps]
         for buffer in (*read, *(buffer for step in steps for buffer in step.buffers)):
             if buffer._backend is not self:
                 raise ValueError(f"a buffer of {buffer._backend.device} was given to {self.device}")
         nbytes = sum(buffer.size * buffer.dtype.itemsize for buffer in read)
+        if recorder:
+            recorder.stage("check")
         with _Translated(self._run):
             self._reap()
             while True:
                 with self._lock:
                     oldest = self._oldest_when_full(nbytes)
                     if oldest is None:
-                        return self._submit(ops, steps, read, nbytes)
+                        return self._submit(ops, steps, read, nbytes, recorder)
                 oldest.finish()
 
     def _submit(
-        self, ops: Sequence[_abi.Op], steps: Sequence[Step], read: Sequence[GpuBuffer], nbytes: int
+        self,
+        ops: Sequence[_abi.Op],
+        steps: Sequence[Step],
+        read: Sequence[GpuBuffer],
+        nbytes: int,
+        recorder: _trace.Recorder | None,
     ) -> GpuSubmission:
+        if recorder:
+            recorder.skip()
         self._collect()
         # Whatever can be refused is refused before the recording starts.
         dispatches = [self._dispatch(op, step) for op, step in zip(ops, steps, strict=True)]
-        if not nbytes:
-            if dispatches:
-                self._queue.submit(self._queue.record(dispatches, ()))
-                self.submissions += 1
-            self._uploaded = 0
+        timing = self._timing(recorder, ops, steps) if recorder and steps else None
+        total = nbytes + (timing.nbytes if timing else 0)
+        if not dispatches and not total:
             return GpuSubmission(self, None, read)
-        staging = self._staging.take(nbytes)
+        staging = self._staging.take(total) if total else None
+        flight = None
         try:
             copies, offset = [], 0
             for buffer in read:
                 if part := buffer.size * buffer.dtype.itemsize:
                     copies.append(Copy(buffer.raw, staging, offset, part))
                     offset += part
-            self._queue.submit(self._queue.record(dispatches, copies))
+            if timing:
+                copies += timing.copies(staging, offset)
+            commands = self._queue.record(dispatches, copies, timing.timers if timing else ())
+            if recorder:
+                recorder.stage("record")
+            self._queue.submit(commands)
             self.submissions += 1
-            flight = _Flight(self, self._queue.map(staging, nbytes), nbytes + self._uploaded)
-            self._in_flight.append(flight)
+            if staging is not None:
+                flight = _Flight(self, self._queue.map(staging, total), total + self._uploaded, timing)
+                flight.wanted = nbytes > 0
+                self._in_flight.append(flight)
             self._uploaded = 0
         except BaseException:
             # The staging buffer may be pending: wgpu-native aborts when it is submitted again.
-            self._staging.forget(staging)
+            if flight not in self._in_flight:
+                self._staging.forget(staging)
             raise
-        return GpuSubmission(self, flight, read)
+        if recorder:
+            if timing and flight:
+                timing.submitted = recorder.mark
+                recorder.owe(flight, flight.settle)
+            recorder.stage("submit")
+        return GpuSubmission(self, flight if nbytes else None, read)
+
+    def _timing(self, recorder: _trace.Recorder, ops: Sequence[_abi.Op], steps: Sequence[Step]) -> _Timing | None:
+        """What times these steps, where the adapter can."""
+        if not self._period:
+            recorder.untimed()
+            return None
+        return _Timing(self, recorder, [(op, dict(step.params)) for op, step in zip(ops, steps, strict=True)])
+
+    def _timer(self) -> Timer:
+        return self._timers.pop() if self._timers else Timer(self._gpu)
 
     def _oldest_when_full(self, nbytes: int) -> _Flight | None:
         """The submission to wait for before another one with ``nbytes`` to read may start."""

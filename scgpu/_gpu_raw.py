@@ -15,7 +15,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -57,6 +57,23 @@ class Copy(NamedTuple):
     target: Any
     offset: int
     nbytes: int
+
+
+CALLS_PER_TIMER = 2048  # a set holds 4096 queries
+
+
+class Timer:
+    """Timestamps of up to `CALLS_PER_TIMER` kernel calls: before and after each, in the adapter's ticks."""
+
+    def __init__(self, device: Any) -> None:
+        self.queries = device.create_query_set(type="timestamp", count=2 * CALLS_PER_TIMER)
+        self.buffer = device.create_buffer(size=16 * CALLS_PER_TIMER, usage="QUERY_RESOLVE|COPY_SRC")
+        self.count = 0
+
+    @staticmethod
+    def needed(calls: int) -> int:
+        """Timers for so many kernel calls."""
+        return -(-calls // CALLS_PER_TIMER)
 
 
 class Mapping:
@@ -168,19 +185,26 @@ class NativeQueue:
             found = library.errors.release("write")
         self._raise(found)
 
-    def record(self, dispatches: Sequence[Dispatch], copies: Sequence[Copy]) -> Any:
-        """Record kernel calls, then copies; the result goes to `submit`, once."""
+    def record(self, dispatches: Sequence[Dispatch], copies: Sequence[Copy], timers: Sequence[Timer] = ()) -> Any:
+        """Record kernel calls, then copies; the result goes to `submit`, once.
+
+        With timers, as many as `Timer.needed` says, each call is a pass of its own that a timer measures.
+        """
         library, lib = self._library, self._library.lib
         library.errors.capture("record")
         try:
             encoder = lib.wgpuDeviceCreateCommandEncoder(self._handle, library.encoder)
             try:
-                if dispatches:
-                    compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, library.compute_pass)
-                    for dispatch in dispatches:
+                for description, group in self._passes(dispatches, timers):
+                    compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, description)
+                    for dispatch in group:
                         self._dispatch(compute_pass, dispatch)
                     lib.wgpuComputePassEncoderEnd(compute_pass)
                     lib.wgpuComputePassEncoderRelease(compute_pass)
+                for timer in timers:
+                    lib.wgpuCommandEncoderResolveQuerySet(
+                        encoder, timer.queries._internal, 0, timer.count, timer.buffer._internal, 0
+                    )
                 for source, target, offset, nbytes in copies:
                     lib.wgpuCommandEncoderCopyBufferToBuffer(
                         encoder, source._internal, 0, target._internal, offset, nbytes
@@ -194,6 +218,29 @@ class NativeQueue:
             lib.wgpuCommandBufferRelease(commands)
         self._raise(found)
         return commands
+
+    def _passes(
+        self, dispatches: Sequence[Dispatch], timers: Sequence[Timer]
+    ) -> Iterator[tuple[Any, Sequence[Dispatch]]]:
+        """Descriptions of compute passes, and the kernel calls in each."""
+        if not timers:
+            if dispatches:
+                yield self._library.compute_pass, dispatches
+            return
+        new = self._library.ffi.new
+        for index, dispatch in enumerate(dispatches):
+            timer, place = timers[index // CALLS_PER_TIMER], 2 * (index % CALLS_PER_TIMER)
+            timer.count = place + 2
+            writes = new("WGPUPassTimestampWrites *")
+            writes.querySet = timer.queries._internal
+            writes.beginningOfPassWriteIndex, writes.endOfPassWriteIndex = place, place + 1
+            description = new("WGPUComputePassDescriptor *")
+            description.timestampWrites = writes
+            yield description, (dispatch,)
+
+    def timestamp_period(self) -> float:
+        """Nanoseconds of one tick of the adapter's timestamps."""
+        return float(self._library.lib.wgpuQueueGetTimestampPeriod(self._queue))
 
     def _dispatch(self, compute_pass: Any, dispatch: Dispatch) -> None:
         library, lib = self._library, self._library.lib

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scgpu import arguments
+from scgpu import _trace, arguments
 from scgpu.activation import Activation, activation_step
 from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device, Step, Submission
@@ -122,6 +122,7 @@ def submit_stack(
     """
     first, last = layers[0], layers[-1]
     backend = first.streams.backend
+    recorder = _trace.recorder(backend.device) if _trace.active else None
     values = arguments.values("x", x, first.polarity)
     seed = arguments.seed_of(seed)
     if values.ndim not in (1, 2) or values.shape[-1] != first.n_inputs:
@@ -130,6 +131,8 @@ def submit_stack(
     rows = values if values.ndim == 2 else values[None]
     batch = len(rows)
     first_sample = arguments.integer("first_sample", first_sample, 0, 2**32 - max(batch, 1))
+    if recorder:
+        recorder.stage("check")
     # One submission for the whole batch, as far as its thresholds and counts fit a buffer each.
     most = max(1, backend.largest_buffer // (4 * max(first.n_inputs, last.n_neurons)))
     parts = []
@@ -152,7 +155,11 @@ def _chain(
     backend = first.streams.backend
     batch = len(values)
     piece = min(_piece(layers, backend), batch)
-    first_thresholds = backend.upload(thresholds_of(values, first.polarity))
+    recorder = _trace.recorder(backend.device) if _trace.active else None
+    host_thresholds = thresholds_of(values, first.polarity)
+    if recorder:
+        recorder.stage("check")
+    first_thresholds = backend.upload(host_thresholds)
     last_counts = backend.empty("u32", batch * last.n_neurons)
     words = [backend.empty("u64", piece * layer.n_inputs * -(-layer.length // 64)) for layer in layers]
     hidden = [

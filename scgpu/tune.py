@@ -1,35 +1,35 @@
-"""tune: find the fastest variant of each shader on the GPU adapters of this machine, and remember it."""
+"""tune: measure this machine: the fastest variant of each shader on its GPUs, and what `placement` goes by."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from typing import Any, cast
 
-from scgpu import _abi, tuning
+from scgpu import _abi, placement, tuning
 from scgpu.backend import Device
 from scgpu.devices import backend_of, device, devices
 from scgpu.errors import DeviceError
 
+RATES = ("encode", "weights", "products")  # of placement.Rates, in 64-bit words per microsecond
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``scgpu tune``."""
-    parser.add_argument("--device", help="only this adapter (default: every GPU adapter)")
+    parser.add_argument("--device", help="only this device (default: every GPU adapter and cpu)")
     parser.add_argument("--clear", action="store_true", help="forget what was tuned instead")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _adapters(selector: str | None) -> list[Device]:
+def _chosen(selector: str | None) -> list[Device]:
     if selector is not None:
         chosen = device(selector)
-        if chosen.kind != "gpu":
-            raise DeviceError(f"--device {selector!r} is {chosen}, which has nothing to tune; name a GPU adapter")
+        if chosen.kind == "numpy":
+            raise DeviceError(f"--device {selector!r} is {chosen}, which has nothing to tune; name a GPU or cpu")
         return [chosen]
-    found = [known for known in devices() if known.kind == "gpu"]
-    if not found:
-        raise DeviceError("there is no GPU adapter to tune; `scgpu info` says what is missing")
-    return found
+    return [known for known in devices() if known.kind != "numpy"]
 
 
 def _names(row: tuning.Row) -> dict[str, float]:
@@ -43,8 +43,14 @@ def _tune(chosen: Device, interactive: bool) -> dict[str, Any]:
         if interactive:
             print(f"\r\x1b[K{chosen}: {text}" if text else "\r\x1b[K", end="", file=sys.stderr, flush=True)
 
-    backend = cast(tuning.TunableBackend, backend_of(chosen))
-    rows = tuning.measure(backend, progress)
+    rows: list[tuning.Row] = []
+    problem, file = "", ""
+    if chosen.kind == "gpu":
+        backend = cast(tuning.TunableBackend, backend_of(chosen))
+        rows = tuning.measure(backend, progress)
+        problem, file = tuning.save(chosen, backend.tuned), str(tuning.file_of(chosen))
+    progress("rates")
+    rates = placement.rates_of(chosen, fresh=True)
     progress("")
     names = list(_abi.DENSE_VARIANTS)
     return {
@@ -60,14 +66,20 @@ def _tune(chosen: Device, interactive: bool) -> dict[str, Any]:
             }
             for row in rows
         ],
-        "file": str(tuning.cache_file(chosen)),
-        "problem": tuning.save(chosen, backend.tuned),
+        "rates": asdict(rates),
+        "file": file,
+        "problem": problem,
     }
 
 
 def _print(found: dict[str, Any]) -> None:
     print(found["device"])
-    width = max(len(entry["class"]) for entry in found["classes"])
+    rates = found["rates"]
+    print(
+        f"  a call takes {rates['call']:,.0f} us; words/us: "
+        + ", ".join(f"{name} {rates[name]:,.0f}" for name in RATES)
+    )
+    width = max((len(entry["class"]) for entry in found["classes"]), default=0)
     for entry in found["classes"]:
         taken = entry["microseconds"]
         line = f"  {entry['op']}  {entry['class']:<{width}}  {entry['fastest']:<20}"
@@ -77,14 +89,15 @@ def _print(found: dict[str, Any]) -> None:
         print(line)
         for name in entry["wrong"]:
             print(f"    {name} gives wrong bits and is not used: a fault of the driver; run `scgpu parity`")
-    print(f"  {found['problem'] or 'remembered in ' + found['file']}")
+    if found["classes"]:
+        print(f"  {found['problem'] or 'remembered in ' + found['file']}")
 
 
 def run(options: argparse.Namespace) -> int:
     """``scgpu tune``: 0 when every variant gave the right bits, 1 when one did not."""
-    adapters = _adapters(options.device)
+    adapters = _chosen(options.device)
     if options.clear:
-        cleared = {str(chosen): tuning.clear(chosen) for chosen in adapters}
+        cleared = {str(chosen): tuning.clear(chosen) | placement.forget(chosen) for chosen in adapters}
         if options.json:
             print(json.dumps({"cleared": cleared}, indent=2))
         else:

@@ -8,11 +8,7 @@ tuning changes how long a call takes and nothing else.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,14 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
-from scgpu import _abi
-from scgpu._version import __version__
+from scgpu import _abi, cache
 from scgpu.backend import Backend, Device, Step
 
-CACHE_VARIABLE = "SCGPU_CACHE_DIR"
+KIND = "tuned"  # of measurement, in the cache
 
 ROUNDS = 3  # every variant left is timed so often, in turns
 HOPELESS = 1.5  # a variant so many times slower than the best at its first call is dropped
@@ -65,33 +59,19 @@ class Row:
         return next(iter(self.microseconds), self.default)
 
 
-def cache_folder() -> Path:
-    """Where tuned variants are kept: ``SCGPU_CACHE_DIR``, else the user's cache directory."""
-    chosen = os.environ.get(CACHE_VARIABLE, "").strip()
-    return Path(chosen) if chosen else platformdirs.user_cache_path("scgpu", appauthor=False)
-
-
-def _key(device: Device) -> dict[str, str]:
-    return {"adapter": device.name, "driver": device.driver, "backend": device.backend, "scgpu": __version__}
-
-
-def cache_file(device: Device) -> Path:
-    """The file of an adapter."""
-    digest = hashlib.sha256(json.dumps(_key(device)).encode()).hexdigest()
-    return cache_folder() / f"tuned-{digest[:16]}.json"
+def file_of(device: Device) -> Path:
+    """Where an adapter's tuned variants are kept."""
+    return cache.file_of(KIND, cache.device_key(device))
 
 
 def load(device: Device) -> Tuned:
-    """Tuned variants of an adapter; none where the file is missing, foreign or damaged."""
+    """Tuned variants of an adapter; none where nothing usable is remembered."""
     try:
-        content = json.loads(cache_file(device).read_text(encoding="utf-8"))
-        if content["key"] != _key(device):
-            return {}
         return {
             (entry["op"], entry["class"]): _abi.OPS[entry["op"]].variants.index(entry["variant"])
-            for entry in content["tuned"]
+            for entry in cache.read(KIND, cache.device_key(device)) or ()
         }
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError):
         return {}
 
 
@@ -101,29 +81,12 @@ def save(device: Device, tuned: Mapping[tuple[str, str], int]) -> str:
         {"op": op, "class": shape_class, "variant": _abi.OPS[op].variants[variant]}
         for (op, shape_class), variant in tuned.items()
     ]
-    path = cache_file(device)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"key": _key(device), "tuned": entries}, file, indent=1)
-            Path(scratch).replace(path)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        return f"{path} cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a folder that can"
-    return ""
+    return cache.write(KIND, cache.device_key(device), entries)
 
 
 def clear(device: Device) -> bool:
     """Forget what was tuned for an adapter; False where there was nothing."""
-    try:
-        cache_file(device).unlink()
-    except OSError:
-        return False
-    return True
+    return cache.clear(KIND, cache.device_key(device))
 
 
 def dense_shapes(software: bool) -> Iterator[dict[str, int]]:

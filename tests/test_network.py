@@ -126,7 +126,12 @@ def dense(n: int = 4, m: int = 4, **options: Any) -> scgpu.DenseLayer:
         (lambda: [dense(), 3], "clip", TypeError, r"layers\[1\] must be a DenseLayer; got int"),
         (lambda: [dense(), dense(5, 2)], "clip", ValueError, r"layers\[1\] must have the 4 inputs .* got 5"),
         (lambda: [dense(), dense(polarity="bipolar")], "clip", ValueError, r"must have the polarity of layers\[0\]"),
-        (lambda: [dense(), dense(device="numpy")], "clip", ValueError, r"layers\[1\] must be on one device .* cpu .*; got numpy"),
+        (
+            lambda: [dense(), dense(device="numpy")],
+            "clip",
+            ValueError,
+            r"layers\[1\] must be on .* cpu .*; got numpy",
+        ),
         (lambda: [dense(), dense()], "tanh", ValueError, "activation must be one of"),
         (lambda: [dense(), dense()], ["clip", "clip"], ValueError, "one for each of the 1 places; got 2"),
         (lambda: [dense(), dense()], [3], TypeError, r"activation\[0\] must be a name or an Activation"),

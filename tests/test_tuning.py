@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import scgpu
-from scgpu import _abi, cli, tuning
+from scgpu import _abi, cache, cli, placement, tuning
 from scgpu.devices import backend_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +24,7 @@ NAMES = list(_abi.DENSE_VARIANTS)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
-    monkeypatch.setenv(tuning.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -120,7 +120,7 @@ def test_what_is_saved_is_loaded_when_the_backend_starts(
     tuned = {("dense", "one class"): 3, ("dense", "another"): 0}
     assert tuning.save(gpu, tuned) == ""
     assert tuning.load(gpu) == tuned == restarted(gpu, monkeypatch).tuned
-    assert [path.name for path in folder.iterdir()] == [tuning.cache_file(gpu).name]  # no scratch file is left
+    assert [path.name for path in folder.iterdir()] == [tuning.file_of(gpu).name]  # no scratch file is left
     assert tuning.clear(gpu) and not tuning.clear(gpu)
     assert tuning.load(gpu) == {} and list(folder.iterdir()) == []
 
@@ -128,11 +128,11 @@ def test_what_is_saved_is_loaded_when_the_backend_starts(
 def test_each_adapter_driver_and_version_has_a_file_of_its_own(
     gpu: scgpu.Device, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {tuning.cache_file(gpu)}
+    files = {tuning.file_of(gpu)}
     for changed in ({"name": "other"}, {"driver": "other"}, {"backend": "other"}):
-        files.add(tuning.cache_file(scgpu.Device(**{**vars(gpu), **changed})))
-    monkeypatch.setattr(tuning, "__version__", "99.0")
-    files.add(tuning.cache_file(gpu))
+        files.add(tuning.file_of(scgpu.Device(**{**vars(gpu), **changed})))
+    monkeypatch.setattr(cache, "__version__", "99.0")
+    files.add(tuning.file_of(gpu))
     assert len(files) == 5 and {path.parent for path in files} == {folder}
 
 
@@ -144,8 +144,8 @@ def test_each_adapter_driver_and_version_has_a_file_of_its_own(
         "[" * 100_000,
         "[]",
         "null",
-        '{"tuned": []}',
-        '{"key": {}, "tuned": []}',
+        '{"measured": []}',
+        '{"key": {}, "measured": []}',
         "\udcff",
         "key",
         "entries",
@@ -155,15 +155,15 @@ def test_each_adapter_driver_and_version_has_a_file_of_its_own(
 )
 def test_a_damaged_or_foreign_file_is_ignored(damage: str, gpu: scgpu.Device, folder: Path) -> None:
     assert tuning.save(gpu, {("dense", "one class"): 3}) == ""
-    content = json.loads(tuning.cache_file(gpu).read_text())
+    content = json.loads(tuning.file_of(gpu).read_text())
     spoiled: dict[str, Any] = {
         "key": {**content, "key": {**content["key"], "scgpu": "99.0"}},
-        "entries": {**content, "tuned": 7},
-        "variant": {**content, "tuned": [{**content["tuned"][0], "variant": {"wg_size": 1 << 20}}]},
-        "op": {**content, "tuned": [{**content["tuned"][0], "op": "no such"}]},
+        "entries": {**content, "measured": 7},
+        "variant": {**content, "measured": [{**content["measured"][0], "variant": {"wg_size": 1 << 20}}]},
+        "op": {**content, "measured": [{**content["measured"][0], "op": "no such"}]},
     }
     text = json.dumps(spoiled[damage]) if damage in spoiled else damage
-    tuning.cache_file(gpu).write_bytes(text.encode("utf-8", "surrogateescape"))
+    tuning.file_of(gpu).write_bytes(text.encode("utf-8", "surrogateescape"))
     assert tuning.load(gpu) == {}
     assert tuning.save(gpu, {("dense", "one class"): 3}) == "" and tuning.load(gpu) == {("dense", "one class"): 3}
 
@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(
 ) -> None:
     # a file where the folder should be refuses the superuser too
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(tuning.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "cache"))
     problem = tuning.save(gpu, {("dense", "one class"): 3})
     assert "cannot be written" in problem and "set SCGPU_CACHE_DIR" in problem
     assert tuning.load(gpu) == {} and not tuning.clear(gpu)
@@ -187,16 +187,16 @@ def test_a_write_that_fails_leaves_the_old_file(
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tuning.json, "dump", full)
+    monkeypatch.setattr(cache.json, "dump", full)
     assert "No space left on device" in tuning.save(gpu, {("dense", "one class"): 4})
     assert tuning.load(gpu) == {("dense", "one class"): 3}
     assert len(list(folder.iterdir())) == 1
 
 
 def test_default_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(tuning.CACHE_VARIABLE, " ")
-    assert tuning.cache_folder().name in ("scgpu", "Cache")
-    assert tuning.cache_folder().is_absolute()
+    monkeypatch.setenv(cache.VARIABLE, " ")
+    assert cache.folder().name in ("scgpu", "Cache")
+    assert cache.folder().is_absolute()
 
 
 def test_tune_command(
@@ -208,7 +208,7 @@ def test_tune_command(
 ) -> None:
     assert cli.main(["tune", "--device", str(gpu.index)]) == 0
     text = capsys.readouterr().out
-    assert str(gpu) in text and f"remembered in {tuning.cache_file(gpu)}" in text
+    assert str(gpu) in text and f"remembered in {tuning.file_of(gpu)}" in text
     assert all(DENSE.shape_class(params) in text for params in few_shapes)
     assert cli.main(["tune", "--device", str(gpu.index), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["devices"]
@@ -231,19 +231,26 @@ def test_tune_command_reports_wrong_bits_and_unwritable_folders(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(tuning.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(tuning._Trial, "counts_are_right", lambda trial, variant: variant != NAMES.index("row8"))
     assert cli.main(["tune", "--device", str(gpu.index)]) == 1
     text = capsys.readouterr().out
     assert "row8 gives wrong bits and is not used" in text and "cannot be written" in text
 
 
-def test_tune_rejects_what_has_no_variants(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tune", "--device", "cpu"]) == 2
-    assert "--device 'cpu' is cpu [Zig" in capsys.readouterr().err
-    monkeypatch.setattr("scgpu.tune.devices", lambda: [scgpu.device("numpy")])
-    assert cli.main(["tune"]) == 2
-    assert "there is no GPU adapter to tune" in capsys.readouterr().err
+def test_tune_measures_the_rates_of_the_processor(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tune", "--device", "cpu", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["devices"]
+    assert found["classes"] == [] and found["rates"] == vars(placement.load(scgpu.device("cpu")))
+    assert cli.main(["tune", "--device", "cpu"]) == 0
+    assert "a call" in capsys.readouterr().out
+    assert cli.main(["tune", "--device", "cpu", "--clear"]) == 0
+    assert placement.load(scgpu.device("cpu")) is None
+
+
+def test_tune_rejects_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tune", "--device", "numpy"]) == 2
+    assert "--device 'numpy' is numpy [NumPy], which has nothing to tune" in capsys.readouterr().err
 
 
 def test_published_kernel_gives_the_same_counts_and_is_measured(gpu: scgpu.Device, tmp_path: Path) -> None:

@@ -32,8 +32,7 @@ from typing import Any
 import numpy as np
 
 import scgpu
-from scgpu.backend import Step
-from scgpu.devices import backend_of
+from scgpu.ceiling import product_work, read_work
 
 LENGTH = 1024
 SHAPES = ((64, 32), (256, 128), (512, 256), (1000, 500))
@@ -80,38 +79,12 @@ def medians(works: Sequence[Work | None], seconds: float = 0.4) -> list[float | 
     return [1e6 * statistics.median(taken) if taken else None for taken in times]
 
 
-def read_ceiling(device: scgpu.Device, nbytes: int) -> Work:
-    """Count the ones of so many bytes, in 32 streams."""
-    words = np.random.default_rng(0).integers(0, 2**64, (32, nbytes // 256), dtype=np.uint64)
-    return scgpu.Bitstream.from_words(words, 64 * words.shape[1], device=device).count
-
-
 def product_rate(device: scgpu.Device) -> float:
-    """Products of 64 bits by 64 bits per microsecond, on the CPU with rows that stay in its second-level cache."""
-    backend = backend_of(device)
-    samples, neurons, row_words = (256, 256, 1024) if device.kind == "gpu" else (120, 64, 512)
-    rng = np.random.default_rng(0)
-    params = {
-        "sample_count": samples,
-        "neuron_count": neurons,
-        "row_words": row_words,
-        "word_begin": 0,
-        "word_end": row_words,
-        "count_offset": 0,
-        "count_stride": neurons,
-        "initial": 0,
-        "accumulate": 0,
-        "bipolar": 0,
-    }
-    buffers = (
-        backend.upload(rng.integers(0, 2**64, neurons * row_words, dtype=np.uint64)),
-        backend.upload(rng.integers(0, 2**64, samples * row_words, dtype=np.uint64)),
-        backend.empty("u32", samples * neurons),
-    )
-    step = Step("dense", params, buffers)
-    (taken,) = medians([lambda: backend.execute([step], [buffers[2]])])
+    """Products of 64 bits by 64 bits per microsecond, whole calls."""
+    work, products = product_work(device)
+    (taken,) = medians([work])
     assert taken is not None
-    return samples * neurons * row_words / taken
+    return products / taken
 
 
 def rows_of(device: scgpu.Device, peer: Any, progress: Callable[[str], None]) -> Iterator[Row]:
@@ -130,7 +103,7 @@ def rows_of(device: scgpu.Device, peer: Any, progress: Callable[[str], None]) ->
             [
                 lambda layer=layer, streams=streams: layer.forward_prepacked(streams),  # type: ignore[misc]
                 other and (lambda other=other, words=words: other.forward_prepacked_numpy(words)),
-                read_ceiling(device, n_inputs * n_neurons * LENGTH // 8),
+                read_work(device, n_inputs * n_neurons * LENGTH // 8),
             ]
         )
         assert ours is not None

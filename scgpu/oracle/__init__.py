@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from scgpu import _trace
 from scgpu.backend import Device, HostBackend, Step, check_step
 from scgpu.oracle.activation import activation
 from scgpu.oracle.bitwise import bitwise
@@ -35,7 +36,12 @@ class OracleBackend(HostBackend):
 
     def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
         """Run steps one after the other."""
+        recorder = _trace.recorder(self.device) if _trace.active else None
         for step in steps:
-            check_step(step)
+            op = check_step(step)
+            if recorder:
+                recorder.stage("check")
             KERNELS[step.op](*step.buffers, **step.params)
+            if recorder:
+                recorder.kernel(op, step.params)
         return list(read)
