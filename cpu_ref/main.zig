@@ -23,9 +23,9 @@ comptime {
     @export(&resetThreads, .{ .name = "scgpu_reset_threads" });
 }
 
-/// Estimated work above which the threads are woken: waking them takes a few microseconds
+/// Estimated work above which the threads are woken: starting them takes one or two microseconds
 /// when they are warm, and tens of them when they sleep.
-const parallel_nanoseconds = 60_000;
+const parallel_nanoseconds = 40_000;
 
 fn kernels(comptime name: []const u8) *const abi.Table {
     return @extern(*const abi.Table, .{ .name = "scgpu_kernels_" ++ name, .visibility = .hidden });

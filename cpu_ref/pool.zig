@@ -21,16 +21,19 @@ var thread_count: Counter = .init(1);
 var serving: Counter = .init(0);
 var busy: Counter = .init(0);
 
-/// Changes with every job; workers sleep on it.
-var generation: Counter = .init(0);
+/// Changes with every job.
+var generation: Event = .{};
 /// Generation, and how many chunks nobody has taken. This one number decides who runs what: a
 /// finished job has none left whatever the next one's size, so a late worker takes nothing, and
 /// the generation keeps it from taking a chunk by a number that it read for another job.
 var tickets: std.atomic.Value(u64) = .init(0);
 /// Chunks of the job; read by those who hold one.
 var chunk_count: Counter = .init(0);
-/// Chunks that are done; the caller sleeps on it.
-var done: Counter = .init(0);
+/// Chunks that are done.
+var done: Event = .{};
+/// Where the caller of the last job ran.
+var caller_processor: Counter = .init(nowhere);
+const nowhere = 0xffff_ffff;
 var job: struct { context: *const anyopaque, body: Body } = undefined;
 
 pub fn threads() u32 {
@@ -40,8 +43,8 @@ pub fn threads() u32 {
 /// Use so many threads; workers that are too many leave `serve`.
 pub fn setThreads(count: u32) void {
     thread_count.store(@max(1, @min(count, most_threads)), .release);
-    _ = generation.fetchAdd(1, .acq_rel);
-    wake(&generation);
+    _ = generation.value.fetchAdd(1, .seq_cst);
+    generation.wake();
 }
 
 /// In a forked child no worker exists, and the state may be that of a job in flight.
@@ -50,16 +53,20 @@ pub fn reset() void {
     serving.store(0, .release);
     tickets.store(0, .release);
     busy.store(0, .release);
+    generation.sleepers.store(0, .release);
+    done.sleepers.store(0, .release);
 }
 
 /// Work for the pool until there are fewer than `index` + 1 threads.
 pub fn serve(index: u32) void {
     if (!supported) return;
     _ = serving.fetchAdd(1, .acq_rel);
-    var seen = generation.load(.acquire);
+    var placement: Placement = .here();
+    var seen = generation.value.load(.acquire);
     drain();
     while (index < thread_count.load(.acquire)) {
-        seen = awaitChange(&generation, seen);
+        seen = generation.awaitChange(seen);
+        placement.avoid(caller_processor.load(.acquire));
         drain();
     }
     _ = serving.fetchSub(1, .acq_rel);
@@ -71,16 +78,19 @@ pub fn run(context: *const anyopaque, body: Body, chunks: u32) bool {
     if (busy.cmpxchgStrong(0, 1, .acq_rel, .acquire) != null) return false;
     job = .{ .context = context, .body = body };
     chunk_count.store(chunks, .release);
-    done.store(0, .release);
-    const now = generation.load(.acquire) +% 1;
+    done.value.store(0, .release);
+    var processor: usize = nowhere;
+    _ = linux.getcpu(&processor, null);
+    caller_processor.store(@truncate(processor), .release);
+    const now = generation.value.load(.acquire) +% 1;
     tickets.store(@as(u64, now) << 32 | chunks, .release);
-    generation.store(now, .release);
-    wake(&generation);
+    generation.value.store(now, .seq_cst);
+    generation.wake();
     drain();
     while (true) {
-        const finished = done.load(.acquire);
+        const finished = done.value.load(.acquire);
         if (finished == chunks) break;
-        _ = awaitChange(&done, finished);
+        _ = done.awaitChange(finished);
     }
     busy.store(0, .release);
     return true;
@@ -95,24 +105,73 @@ fn drain() void {
         if (tickets.cmpxchgWeak(ticket, ticket - 1, .acq_rel, .acquire) != null) continue;
         const chunks = chunk_count.load(.acquire);
         job.body(job.context, chunks - left);
-        if (done.fetchAdd(1, .acq_rel) + 1 == chunks) wake(&done);
+        if (done.value.fetchAdd(1, .seq_cst) + 1 == chunks) done.wake();
     }
 }
 
-/// The counter's value once it is no longer `old`.
-fn awaitChange(counter: *Counter, old: u32) u32 {
-    for (0..spins) |_| {
-        const value = counter.load(.acquire);
-        if (value != old) return value;
-        std.atomic.spinLoopHint();
-    }
-    while (true) {
-        const value = counter.load(.acquire);
-        if (value != old) return value;
-        if (supported) _ = linux.futex_4arg(counter, .{ .cmd = .WAIT, .private = true }, old, null);
-    }
-}
+/// A number that threads wait for.
+const Event = struct {
+    value: Counter = .init(0),
+    /// Threads that sleep, or are about to: asking the kernel to wake nobody costs as much as a small job.
+    sleepers: Counter = .init(0),
 
-fn wake(counter: *Counter) void {
-    if (supported) _ = linux.futex_3arg(counter, .{ .cmd = .WAKE, .private = true }, std.math.maxInt(i32));
-}
+    /// The value once it is no longer `old`.
+    fn awaitChange(event: *Event, old: u32) u32 {
+        for (0..spins) |_| {
+            const value = event.value.load(.acquire);
+            if (value != old) return value;
+            std.atomic.spinLoopHint();
+        }
+        // Whoever changes the value looks for sleepers afterwards, and the kernel looks at the value.
+        _ = event.sleepers.fetchAdd(1, .seq_cst);
+        defer _ = event.sleepers.fetchSub(1, .seq_cst);
+        while (true) {
+            const value = event.value.load(.seq_cst);
+            if (value != old) return value;
+            if (supported) _ = linux.futex_4arg(&event.value, .{ .cmd = .WAIT, .private = true }, old, null);
+        }
+    }
+
+    /// Call after a change, which must be sequentially consistent.
+    fn wake(event: *Event) void {
+        if (!supported or event.sleepers.load(.seq_cst) == 0) return;
+        _ = linux.futex_3arg(&event.value, .{ .cmd = .WAKE, .private = true }, std.math.maxInt(i32));
+    }
+};
+
+/// Where a worker may run: not on the caller's processor, while there are enough others. The
+/// scheduler often wakes a worker beside its caller, where it waits until the job is done.
+const Placement = struct {
+    /// Where the thread may run for all others know.
+    allowed: linux.cpu_set_t,
+    /// What this has made of it.
+    chosen: linux.cpu_set_t,
+    avoided: u32 = nowhere,
+
+    fn here() Placement {
+        const now = current();
+        return .{ .allowed = now, .chosen = now };
+    }
+
+    fn current() linux.cpu_set_t {
+        var set: linux.cpu_set_t = @splat(0);
+        if (linux.sched_getaffinity(0, @sizeOf(linux.cpu_set_t), &set) != 0) return @splat(0);
+        return set;
+    }
+
+    fn avoid(placement: *Placement, processor: u32) void {
+        if (processor == placement.avoided or processor >= @bitSizeOf(linux.cpu_set_t)) return;
+        placement.avoided = processor;
+        // Somebody else's choice is the new limit.
+        const now = current();
+        if (!std.mem.eql(usize, &now, &placement.chosen)) placement.allowed = now;
+        placement.chosen = placement.allowed;
+        placement.chosen[processor / @bitSizeOf(usize)] &= ~(@as(usize, 1) << @truncate(processor));
+        if (@as(u32, linux.CPU_COUNT(placement.chosen)) + 1 < threads()) placement.chosen = placement.allowed;
+        if (!std.mem.eql(usize, &now, &placement.chosen)) {
+            linux.sched_setaffinity(0, &placement.chosen) catch {
+                placement.chosen = now;
+            };
+        }
+    }
+};

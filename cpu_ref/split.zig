@@ -29,7 +29,7 @@ pub const encode = struct {
         return if (bySample(call)) call.sample_count else call.stream_count;
     }
     pub fn nanoseconds(call: *const abi.Encode) u64 {
-        return 8 * @as(u64, call.sample_count) * call.stream_count * call.word_count;
+        return 5 * @as(u64, call.sample_count) * call.stream_count * call.word_count;
     }
     pub fn part(call: *const abi.Encode, begin: u64, end: u64) abi.Encode {
         var p = call.*;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -167,6 +168,37 @@ while not shared and time.monotonic() < deadline:
 print(shared)
 """
     assert python(code, SCGPU_NUM_THREADS="").stdout == "True\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="NOT RUN: only Linux has the pool")
+def test_threads_keep_off_the_processor_of_the_caller() -> None:
+    code = """
+import numpy as np, os, scgpu, threading, time
+allowed = os.sched_getaffinity(0)
+processors = sorted(allowed)[:2]
+scgpu.set_num_threads(2)
+layer = scgpu.DenseLayer(256, 256, 1024, device="cpu")
+(worker,) = [t.native_id for t in threading.enumerate() if t.name == "scgpu-1"]
+
+def worker_on(caller, expected):
+    os.sched_setaffinity(0, {caller})
+    deadline = time.monotonic() + 60
+    while os.sched_getaffinity(worker) != expected and time.monotonic() < deadline:
+        layer.counts(np.full((64, 256), 0.5))
+    assert os.sched_getaffinity(worker) == expected, (os.sched_getaffinity(worker), expected)
+
+if len(processors) == 1:
+    worker_on(processors[0], allowed)
+else:
+    for caller in (*processors, processors[0]):
+        worker_on(caller, allowed - {caller})
+    os.sched_setaffinity(worker, {processors[0]})  # what others decide is the limit from then on
+    worker_on(processors[1], {processors[0]})
+    worker_on(processors[0], {processors[0]})
+print("kept off")
+"""
+    done = python(code, SCGPU_NUM_THREADS="")
+    assert done.stdout == "kept off\n", done.stderr
 
 
 def test_threads_variable() -> None:
