@@ -14,7 +14,7 @@ from scgpu.devices import device as choose_device
 from scgpu.encode import domain_of, encode
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
-from scgpu.pipeline import Pending, dense_steps, submit_stack
+from scgpu.pipeline import Pending, Plan, dense_steps, submit_stack
 
 DRAWS_AT_ONCE = 1 << 20
 
@@ -115,6 +115,7 @@ class DenseLayer:
             )
         self._device = choose_device(device)
         self._part_neurons = self._neurons_per_part()
+        self.plans: dict[int, Plan] = {}
         if weights is None:
             weights = initial_weights(
                 self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
@@ -165,6 +166,7 @@ class DenseLayer:
         self._weights = values.copy()
         self._weights.flags.writeable = False
         self._parts = parts
+        self.plans = {}
 
     def _encoded(self, values: NDArray[np.float64], first_neuron: int) -> tuple[int, Bitstream]:
         """Weight streams of the neurons that share a buffer with ``first_neuron``."""
