@@ -17,16 +17,17 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import _abi, _trace, _wgsl
-from scgpu._gpu_raw import CALLS_PER_TIMER, Copy, Dispatch, Mapping, NativeQueue, Timer
+from scgpu._gpu_raw import CALLS_PER_TIMER, Copy, Dispatch, NativeQueue, Readback, Timer
 from scgpu.backend import DTYPES, Device, Step, check_step, require_host_memory
 from scgpu.errors import GpuError, TooLargeError
 
@@ -215,7 +216,7 @@ class _Flight:
     a staging buffer that wgpu-native still writes to must not be used again, it would abort.
     """
 
-    def __init__(self, backend: GpuBackend, mapping: Mapping, nbytes: int, timing: _Timing | None) -> None:
+    def __init__(self, backend: GpuBackend, mapping: Readback, nbytes: int, timing: _Timing | None) -> None:
         self._backend = backend
         self._mapping = mapping
         self._timing = timing
@@ -366,6 +367,80 @@ class GpuSubmission:
         return self._result
 
 
+Call = tuple[_abi.Op, Mapping[str, int]]
+
+
+class GpuProgram:
+    """Steps and buffers to read, checked and looked up.
+
+    May be submitted again before the last time is over, with the same buffers: the device
+    keeps the order of uploads, kernels and copies.
+    """
+
+    def __init__(self, backend: GpuBackend, steps: Sequence[Step], read: Sequence[GpuBuffer]) -> None:
+        backend._check_process()
+        recorder = _trace.recorder(backend.device) if _trace.active else None
+        ops = [check_step(step) for step in steps]
+        for buffer in (*read, *(buffer for step in steps for buffer in step.buffers)):
+            if buffer._backend is not backend:
+                raise ValueError(f"a buffer of {buffer._backend.device} was given to {backend.device}")
+        with backend._lock, _Translated(backend._run):
+            # Whatever can be refused is refused before any recording starts.
+            self._dispatches = [backend._dispatch(op, step) for op, step in zip(ops, steps, strict=True)]
+        self._backend = backend
+        self._steps = steps  # they hold the buffers
+        self._calls: list[Call] = [(op, step.params) for op, step in zip(ops, steps, strict=True)]
+        self._read = read
+        self._nbytes = sum(buffer.size * buffer.dtype.itemsize for buffer in read)
+        if recorder:
+            recorder.stage("check")
+
+    def submit(
+        self,
+        source: GpuBuffer | None = None,
+        array: NDArray[Any] | None = None,
+        changes: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    ) -> GpuSubmission:
+        """Start the steps, after an upload; waits for the oldest submission when too many are in flight.
+
+        Parameters
+        ----------
+        source, array : GpuBuffer and ndarray, optional
+            Buffer that gets the array first.
+        changes : Mapping
+            By operation, parameters that all of its steps get instead of those they were checked with;
+            the sizes of buffers and the number of work items may not depend on them.
+        """
+        backend = self._backend
+        backend._check_process()
+        recorder = _trace.recorder(backend.device) if _trace.active else None
+        calls, dispatches = self._calls, self._dispatches
+        if changes:
+            calls = [(op, {**params, **changes.get(op.name, {})}) for op, params in calls]
+            dispatches = [
+                dispatch._replace(immediates=_block(op, params)) if op.name in changes else dispatch
+                for dispatch, (op, params) in zip(dispatches, calls, strict=True)
+            ]
+        with _Translated(backend._run):
+            backend._reap()
+            while True:
+                with backend._lock:
+                    oldest = backend._oldest_when_full(self._nbytes)
+                    if oldest is None:
+                        if recorder:
+                            recorder.skip()
+                        backend._collect()
+                        if source is not None and array is not None:
+                            backend._write(source, array, recorder)
+                        return backend._start(calls, dispatches, self._read, self._nbytes, recorder)
+                oldest.finish()
+
+
+def _block(op: _abi.Op, params: Mapping[str, int]) -> bytes:
+    """Parameters as the shader's immediates."""
+    return struct.pack(f"<{len(op.params)}I", *params.values())
+
+
 class GpuBackend:
     """Runs steps on one adapter. Every call is one submission, its readback included.
 
@@ -440,11 +515,14 @@ class GpuBackend:
         if flat.size:
             recorder = _trace.recorder(self.device) if _trace.active else None
             with self._lock, _Translated("upload"):
-                self._queue.write(buffer.raw, flat)
-                self._uploaded += flat.nbytes
-            if recorder:
-                recorder.stage("upload", flat.nbytes)
+                self._write(buffer, flat, recorder)
         return buffer
+
+    def _write(self, buffer: GpuBuffer, array: NDArray[Any], recorder: _trace.Recorder | None) -> None:
+        self._queue.write(buffer.raw, array)
+        self._uploaded += array.nbytes
+        if recorder:
+            recorder.stage("upload", array.nbytes)
 
     def execute(self, steps: Sequence[Step], read: Sequence[GpuBuffer] = ()) -> list[NDArray[Any]]:
         """Run steps, and read buffers back, in one submission."""
@@ -452,38 +530,21 @@ class GpuBackend:
 
     def submit(self, steps: Sequence[Step], read: Sequence[GpuBuffer] = ()) -> GpuSubmission:
         """Start steps and the reading of buffers; waits for the oldest submission when too many are in flight."""
-        self._check_process()
-        recorder = _trace.recorder(self.device) if _trace.active else None
-        ops = [check_step(step) for step in steps]
-        for buffer in (*read, *(buffer for step in steps for buffer in step.buffers)):
-            if buffer._backend is not self:
-                raise ValueError(f"a buffer of {buffer._backend.device} was given to {self.device}")
-        nbytes = sum(buffer.size * buffer.dtype.itemsize for buffer in read)
-        if recorder:
-            recorder.stage("check")
-        with _Translated(self._run):
-            self._reap()
-            while True:
-                with self._lock:
-                    oldest = self._oldest_when_full(nbytes)
-                    if oldest is None:
-                        return self._submit(ops, steps, read, nbytes, recorder)
-                oldest.finish()
+        return self.program(steps, read).submit()
 
-    def _submit(
+    def program(self, steps: Sequence[Step], read: Sequence[GpuBuffer]) -> GpuProgram:
+        """Steps and buffers to read, checked and looked up, to be submitted any number of times."""
+        return GpuProgram(self, steps, read)
+
+    def _start(
         self,
-        ops: Sequence[_abi.Op],
-        steps: Sequence[Step],
+        calls: Sequence[Call],
+        dispatches: Sequence[Dispatch],
         read: Sequence[GpuBuffer],
         nbytes: int,
         recorder: _trace.Recorder | None,
     ) -> GpuSubmission:
-        if recorder:
-            recorder.skip()
-        self._collect()
-        # Whatever can be refused is refused before the recording starts.
-        dispatches = [self._dispatch(op, step) for op, step in zip(ops, steps, strict=True)]
-        timing = self._timing(recorder, ops, steps) if recorder and steps else None
+        timing = self._timing(recorder, calls) if recorder and calls else None
         total = nbytes + (timing.nbytes if timing else 0)
         if not dispatches and not total:
             return GpuSubmission(self, None, read)
@@ -519,12 +580,12 @@ class GpuBackend:
             recorder.stage("submit")
         return GpuSubmission(self, flight if nbytes else None, read)
 
-    def _timing(self, recorder: _trace.Recorder, ops: Sequence[_abi.Op], steps: Sequence[Step]) -> _Timing | None:
-        """What times these steps, where the adapter can."""
+    def _timing(self, recorder: _trace.Recorder, calls: Sequence[Call]) -> _Timing | None:
+        """What times these calls, where the adapter can."""
         if not self._period:
             recorder.untimed()
             return None
-        return _Timing(self, recorder, [(op, dict(step.params)) for op, step in zip(ops, steps, strict=True)])
+        return _Timing(self, recorder, [(op, dict(params)) for op, params in calls])
 
     def _timer(self) -> Timer:
         return self._timers.pop() if self._timers else Timer(self._gpu)
@@ -562,7 +623,7 @@ class GpuBackend:
             pipeline = self._pipelines[op.name] = _Pipeline(self._gpu, op)
         variant = self._variant(op, step.params)
         grid = self._grid(op.workgroups(step.params, variant))
-        block = struct.pack(f"<{len(op.params)}I", *step.params.values())
+        block = _block(op, step.params)
         return Dispatch(pipeline.variant(variant, step.params), self._bind_group(pipeline, op, step), block, grid)
 
     def _variant(self, op: _abi.Op, params: _abi.Params) -> int:

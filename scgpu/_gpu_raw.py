@@ -76,7 +76,7 @@ class Timer:
         return -(-calls // CALLS_PER_TIMER)
 
 
-class Mapping:
+class Readback:
     """A staging buffer on its way into host memory."""
 
     __slots__ = ("buffer", "key", "message", "nbytes", "status")
@@ -122,7 +122,7 @@ def _library() -> _Library:
 
 
 _keys = itertools.count(1)
-_mappings: dict[int, Mapping] = {}
+_mappings: dict[int, Readback] = {}
 _interrupts: dict[int, BaseException] = {}
 
 
@@ -262,10 +262,10 @@ class NativeQueue:
             found = library.errors.release("submit")
         self._raise(found)
 
-    def map(self, buffer: Any, nbytes: int) -> Mapping:
+    def map(self, buffer: Any, nbytes: int) -> Readback:
         """Ask for the first bytes of a staging buffer, once the device has written them."""
         library = self._library
-        mapping = Mapping(next(_keys), buffer, nbytes)
+        mapping = Readback(next(_keys), buffer, nbytes)
         info = self._map_info
         info.userdata1 = library.ffi.cast("void *", mapping.key)
         _mappings[mapping.key] = mapping
@@ -283,7 +283,7 @@ class NativeQueue:
         if _interrupts and (error := _interrupts.pop(threading.get_ident(), None)) is not None:
             raise error
 
-    def wait(self, mapping: Mapping) -> None:
+    def wait(self, mapping: Readback) -> None:
         """Wait until a mapping is ready or has failed."""
         begin = time.perf_counter()
         self.poll()
@@ -295,7 +295,7 @@ class NativeQueue:
                 time.sleep(min(passed * SLEEP_SHARE, LONGEST_SLEEP))
             self.poll()
 
-    def read(self, mapping: Mapping) -> NDArray[np.uint8]:
+    def read(self, mapping: Readback) -> NDArray[np.uint8]:
         """Copy the bytes of a mapping that is ready.
 
         Raises
@@ -311,6 +311,6 @@ class NativeQueue:
         library.ffi.memmove(library.ffi.from_buffer(content), start, mapping.nbytes)
         return content
 
-    def unmap(self, mapping: Mapping) -> None:
+    def unmap(self, mapping: Readback) -> None:
         """Make the buffer of a mapping that is ready usable again."""
         self._library.lib.wgpuBufferUnmap(mapping.buffer._internal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -104,6 +104,18 @@ class Submission(Protocol):
         ...
 
 
+class Program(Protocol):
+    """Steps and buffers to read, checked once, to be submitted again and again."""
+
+    def submit(self, source: Any, array: NDArray[Any], changes: Mapping[str, Mapping[str, int]]) -> Submission:
+        """Put an array into the buffer ``source``, and start the steps.
+
+        ``changes`` has, by operation, parameters that all of its steps get instead of those they were
+        checked with; the sizes of buffers and the number of work items may not depend on them.
+        """
+        ...
+
+
 class Backend(Protocol):
     """A place where steps run. Steps see each other's results, in order."""
 
@@ -133,6 +145,11 @@ class Backend(Protocol):
 
     def submit(self, steps: Sequence[Step], read: Sequence[Any] = ()) -> Submission:
         """Start what `execute` does; waits only when too much is on its way already."""
+        ...
+
+    @property
+    def program(self) -> Callable[[Sequence[Step], Sequence[Any]], Program] | None:
+        """Makes a program of steps and buffers to read; None where that would save nothing."""
         ...
 
 
@@ -204,6 +221,7 @@ class HostBackend:
     """Buffers for the backends whose memory is the host's: NumPy arrays."""
 
     largest_buffer: int = 1 << 62
+    program: None = None  # a call has nothing to look up
 
     def require(self, nbytes: int) -> None:
         """Refuse memory that the machine does not have before it is touched."""

@@ -15,7 +15,7 @@ from scgpu.devices import backend_of
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
-from scgpu.pipeline import Pending, submit_stack
+from scgpu.pipeline import Pending, Plan, submit_stack
 from scgpu.placement import Shape, place
 from scgpu.sequence import SEQUENCES, SequenceName
 from scgpu.weights import KINDS, Form, IndependentStreams, SharedStreams, WeightStreams, WeightStreamsKind
@@ -150,6 +150,7 @@ class DenseLayer:
                 SharedStreams.require(self._form, self.sequence)
         except TooLargeError as error:
             raise self._too_large(error) from None
+        self.plans: dict[int, Plan] = {}
         if weights is None:
             weights = initial_weights(
                 self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
@@ -201,6 +202,7 @@ class DenseLayer:
         self._weights = values.copy()
         self._weights.flags.writeable = False
         self._streams = streams
+        self.plans = {}
 
     @property
     def streams(self) -> WeightStreams:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,10 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import _trace, arguments
 from scgpu.activation import Activation, activation_step
 from scgpu.arguments import Polarity
-from scgpu.backend import Backend, Device, Step, Submission
+from scgpu.backend import Backend, Device, Program, Step, Submission
 from scgpu.encode import domain_of, encode_step, thresholds_of
 from scgpu.errors import TooLargeError
 from scgpu.weights import WeightStreams
+
+# Batches whose buffers are at most so large keep them, and what was looked up, for the next
+# call: there the host's work counts. So many batch sizes of a layer.
+PLAN_BYTES = 1 << 20
+PLANS = 8
 
 
 class Layer(Protocol):
@@ -31,6 +37,7 @@ class Layer(Protocol):
     polarity: Polarity
     max_batch: int
     tensor_id: int
+    plans: dict[int, Plan]
 
     @property
     def device(self) -> Device:
@@ -138,28 +145,85 @@ def submit_stack(
     parts = []
     for begin in range(0, batch, most):
         part = rows[begin : begin + most]
-        steps, counts = _chain(layers, activations, part, seed, first_sample + begin)
-        parts.append(backend.submit(steps, [counts]))
+        parts.append(_submit(layers, activations, part, seed, first_sample + begin))
     return Pending(last, shape, parts)
 
 
-def _chain(
+@dataclass(frozen=True)
+class Plan:
+    """The kernel calls of a small batch and their buffers, kept for the next batch of its size."""
+
+    program: Program
+    thresholds: Any
+    conditions: list[Any]
+
+
+def _conditions(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend) -> list[Any]:
+    """What a plan depends on besides the batch size."""
+    return [
+        backend.largest_buffer,
+        *(layer.max_batch for layer in layers),
+        *activations,
+        *(layer.streams for layer in layers),
+    ]
+
+
+def _submit(
     layers: Sequence[Layer],
     activations: Sequence[Activation],
     values: NDArray[np.float64],
     seed: int,
     first_sample: int,
-) -> tuple[list[Step], Any]:
-    """Kernel calls for values (batch, n_inputs), and the buffer that gets the counts (batch, n_neurons)."""
-    first, last = layers[0], layers[-1]
+) -> Submission:
+    """Start the layers on values (batch, n_inputs) that are one submission."""
+    first = layers[0]
     backend = first.streams.backend
-    batch = len(values)
-    piece = min(_piece(layers, backend), batch)
     recorder = _trace.recorder(backend.device) if _trace.active else None
-    host_thresholds = thresholds_of(values, first.polarity)
+    array = thresholds_of(values, first.polarity).reshape(-1)
     if recorder:
         recorder.stage("check")
-    first_thresholds = backend.upload(host_thresholds)
+    batch = len(values)
+    plan = _plan(layers, activations, backend, batch)
+    if plan is None:
+        steps, counts = _chain(layers, activations, backend.upload(array), batch, seed, first_sample)
+        return backend.submit(steps, [counts])
+    changes = {"key_lo": seed & 0xFFFF_FFFF, "key_hi": seed >> 32, "first_sample": first_sample}
+    return plan.program.submit(plan.thresholds, array, {"encode": changes})
+
+
+def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend, batch: int) -> Plan | None:
+    """The plan for a batch size; None for large batches, and where plans save nothing."""
+    program = backend.program
+    if program is None:
+        return None
+    first = layers[0]
+    conditions = _conditions(layers, activations, backend)
+    plan = first.plans.get(batch)
+    if plan is not None and plan.conditions == conditions:
+        return plan
+    sample_bytes = sum(layer.n_inputs * (12 + layer.length // 8) + 8 * layer.n_neurons for layer in layers)
+    if batch * sample_bytes > PLAN_BYTES or batch > _piece(layers, backend):
+        return None
+    thresholds = backend.empty("u32", batch * first.n_inputs)
+    steps, counts = _chain(layers, activations, thresholds, batch, 0, 0)
+    if len(first.plans) >= PLANS:
+        first.plans.clear()
+    plan = first.plans[batch] = Plan(program(steps, [counts]), thresholds, conditions)
+    return plan
+
+
+def _chain(
+    layers: Sequence[Layer],
+    activations: Sequence[Activation],
+    first_thresholds: Any,
+    batch: int,
+    seed: int,
+    first_sample: int,
+) -> tuple[list[Step], Any]:
+    """Kernel calls for thresholds (batch, n_inputs), and the buffer that gets the counts (batch, n_neurons)."""
+    first, last = layers[0], layers[-1]
+    backend = first.streams.backend
+    piece = min(_piece(layers, backend), batch)
     last_counts = backend.empty("u32", batch * last.n_neurons)
     words = [backend.empty("u64", piece * layer.n_inputs * -(-layer.length // 64)) for layer in layers]
     hidden = [

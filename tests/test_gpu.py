@@ -210,7 +210,7 @@ def test_interrupt_within_the_callback_is_raised_by_the_wait(
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
 def test_waiting_obeys_signals_and_leaves_the_processor_alone(gpu: scgpu.Device) -> None:
     backend: Any = backend_of(gpu)
-    never = _gpu_raw.Mapping(0, None, 4)
+    never = _gpu_raw.Readback(0, None, 4)
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
