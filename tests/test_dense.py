@@ -238,6 +238,12 @@ def test_dense_past_65535_workgroups(chosen: scgpu.Device) -> None:
     assert np.array_equal(layer.counts([[0.3], [0.9]]), oracle.counts([[0.3], [0.9]]))
 
 
+def test_dense_past_65535_workgroups_of_one_neuron(gpu: scgpu.Device, oracle: Backend) -> None:
+    case, op = dense_case(1, 70_000, 2, 0), _abi.OPS["dense"]
+    assert op.workgroups(case.params, VARIANTS.index("row256")) == 70_000
+    assert assert_variant("row256", case, gpu, oracle)
+
+
 def test_dense_largest_count(chosen: scgpu.Device) -> None:
     # n_inputs * length = 2**32 - 1 exactly is one count below the wrap; a part of it is run here
     layer = scgpu.DenseLayer(3, 2, 2**22, weights=np.ones((2, 3)), device=chosen)

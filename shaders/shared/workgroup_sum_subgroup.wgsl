@@ -7,6 +7,7 @@ struct Invocation {
     @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) subgroup_count: u32,
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
 }
 
 // One for each subgroup: there are at most as many as invocations.
@@ -19,8 +20,9 @@ fn workgroup_sum(values: vec4<u32>, width: u32, invocation: Invocation) -> vec4<
     if (invocation.subgroup_count == 1u) {
         return sums;
     }
-    // Every invocation of a subgroup writes the same.
-    partial_sums[invocation.subgroup] = sums;
+    if (invocation.subgroup_lane == 0u) {
+        partial_sums[invocation.subgroup] = sums;
+    }
     workgroupBarrier();
     var total = vec4(0u);
     for (var subgroup = 0u; subgroup < invocation.subgroup_count; subgroup++) {
