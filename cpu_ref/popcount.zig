@@ -12,7 +12,7 @@ const native = builtin.cpu.arch == .aarch64 or
 const ternary = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
 
 /// Weight rows by input rows whose counts are held in registers, for many samples and for one.
-pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 1, .samples = 3 };
+pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 1, .samples = 4 };
 pub const one = .{ .neurons = 4, .samples = 1 };
 
 pub const Product = enum { bit_and, xor };
@@ -38,7 +38,7 @@ pub fn products(
 ) [neurons][samples]u32 {
     var sums: [neurons][samples]Lanes = @splat(@splat(@splat(0)));
     var word: usize = 0;
-    if (!native and neurons == 1) word = carrySave(product, neurons, samples, weights, inputs, word_count, &sums);
+    if (!native) word = carrySave(product, neurons, samples, weights, inputs, word_count, &sums);
     while (word + lanes <= word_count) : (word += lanes) {
         var w: [neurons]Lanes = undefined;
         inline for (0..neurons) |n| w[n] = load(weights[n], word);
@@ -99,22 +99,30 @@ inline fn carrySave(
     var eights = ones;
     var word: usize = 0;
     while (word + step <= word_count) : (word += step) {
-        inline for (0..neurons) |n| {
-            var w: [8]Lanes = undefined;
-            inline for (0..8) |i| w[i] = load(weights[n], word + i * lanes);
-            inline for (0..samples) |s| {
-                var carries: [4]Lanes = undefined;
-                inline for (0..4) |i| {
+        var carries: [neurons][samples][4]Lanes = undefined;
+        var pairs: [neurons][samples][2]Lanes = undefined;
+        // All counts in turns: the additions of one wait for one another.
+        inline for (0..4) |i| {
+            inline for (0..neurons) |n| {
+                const w1 = load(weights[n], word + 2 * i * lanes);
+                const w2 = load(weights[n], word + (2 * i + 1) * lanes);
+                inline for (0..samples) |s| {
                     const x1 = load(inputs[s], word + 2 * i * lanes);
                     const x2 = load(inputs[s], word + (2 * i + 1) * lanes);
-                    const added = addProducts(product, ones[n][s], w[2 * i], x1, w[2 * i + 1], x2);
+                    const added = addProducts(product, ones[n][s], w1, x1, w2, x2);
                     ones[n][s] = added.sum;
-                    carries[i] = added.carry;
+                    carries[n][s][i] = added.carry;
+                    if (i % 2 == 1) {
+                        const pair = fullAdd(twos[n][s], carries[n][s][i - 1], carries[n][s][i]);
+                        twos[n][s] = pair.sum;
+                        pairs[n][s][i / 2] = pair.carry;
+                    }
                 }
-                const low = fullAdd(twos[n][s], carries[0], carries[1]);
-                const high = fullAdd(low.sum, carries[2], carries[3]);
-                twos[n][s] = high.sum;
-                const top = fullAdd(fours[n][s], low.carry, high.carry);
+            }
+        }
+        inline for (0..neurons) |n| {
+            inline for (0..samples) |s| {
+                const top = fullAdd(fours[n][s], pairs[n][s][0], pairs[n][s][1]);
                 fours[n][s] = top.sum;
                 eights[n][s] += @popCount(top.carry);
             }

@@ -17,6 +17,8 @@ from scgpu.errors import TooLargeError
 
 DTYPES: dict[str, np.dtype[Any]] = {"u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
 
+LINE_BYTES = 64  # of a cache line, and of the widest vector: loads that straddle two lines are slow
+ALIGNED_BYTES = 1 << 14  # below this, aligning a buffer costs more than it gains
 SMALL_BYTES = 1 << 26  # below this, asking the system for its free memory costs more than it tells
 
 
@@ -233,10 +235,15 @@ class HostBackend:
 
     def empty(self, dtype: str, size: int) -> NDArray[Any]:
         """Make an array of unspecified content."""
-        nbytes = size * DTYPES[dtype].itemsize
+        element = DTYPES[dtype]
+        nbytes = size * element.itemsize
         self.require(nbytes)
         try:
-            return np.empty(size, DTYPES[dtype])
+            if nbytes < ALIGNED_BYTES:
+                return np.empty(size, element)
+            octets = np.empty(nbytes + LINE_BYTES, np.uint8)
+            begin = -octets.ctypes.data % LINE_BYTES
+            return octets[begin : begin + nbytes].view(element)
         except (MemoryError, ValueError) as error:
             raise TooLargeError(f"{nbytes:,} bytes are needed; use a smaller batch, length or layer") from error
 

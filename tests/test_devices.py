@@ -14,7 +14,7 @@ import pytest
 import scgpu
 from scgpu import _cpu, _gpu, devices
 from scgpu._abi import OPS
-from scgpu.backend import Step
+from scgpu.backend import DTYPES, Step
 from scgpu.devices import backend_of
 
 SOURCE = Path(__file__).parent.parent
@@ -211,6 +211,15 @@ def test_steps_take_the_memory_that_was_meant() -> None:
             backend.execute([Step("count", params, (words, counts[:1]))])
         with pytest.raises(TypeError, match="words must be u64; got uint32"):
             backend.execute([Step("count", params, (counts, counts))])
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("u64", 2048), ("u64", 5001), ("u32", 4099), ("u32", 10**6 + 1)])
+def test_large_buffers_of_the_host_begin_at_a_cache_line(dtype: str, size: int) -> None:
+    for _ in range(8):
+        buffer = backend_of(scgpu.device("cpu")).empty(dtype, size)
+        assert buffer.ctypes.data % 64 == 0 and buffer.shape == (size,) and buffer.dtype == DTYPES[dtype]
+        buffer[:] = 1
+        assert int(buffer.sum()) == size
 
 
 def test_missing_library_leaves_the_rest_working() -> None:
