@@ -26,7 +26,9 @@ def thresholds_of(values: NDArray[np.float64], polarity: Polarity, resolution: i
     (value + 1) / 2 for bipolar ones; R is the resolution of the comparator in bits.
     """
     p = (values + 1.0) / 2.0 if polarity == "bipolar" else values
-    steps = np.floor(p * 2.0**resolution + 0.5) * 2.0 ** (32 - resolution)
+    steps = np.floor(p * 2.0**resolution + 0.5)
+    if resolution < 32:
+        steps = steps * 2.0 ** (32 - resolution)
     return np.minimum(steps, 2.0**32 - 1).astype("<u4")
 
 
