@@ -416,9 +416,13 @@ class GpuProgram:
         recorder = _trace.recorder(backend.device) if _trace.active else None
         calls, dispatches = self._calls, self._dispatches
         if changes:
-            calls = [(op, {**params, **changes.get(op.name, {})}) for op, params in calls]
+            calls = [
+                (op, {**params, **changes[op.name]}) if op.name in changes else (op, params) for op, params in calls
+            ]
             dispatches = [
-                dispatch._replace(immediates=_block(op, params)) if op.name in changes else dispatch
+                Dispatch(dispatch.pipeline, dispatch.bind_group, _block(op, params), dispatch.grid)
+                if op.name in changes
+                else dispatch
                 for dispatch, (op, params) in zip(dispatches, calls, strict=True)
             ]
         with _Translated(backend._run):

@@ -14,10 +14,11 @@ import pytest
 from test_devices import python
 
 import scgpu
-from scgpu import _gpu
+from scgpu import _gpu, pipeline
 from scgpu.devices import backend_of
 
 RNG = np.random.default_rng(3)
+OTHER_WEIGHTS = np.linspace(-1, 1, 15).reshape(3, 5)
 
 
 def network(device: scgpu.Device) -> scgpu.Network:
@@ -214,6 +215,58 @@ def test_a_failure_is_raised_by_result_every_time(gpu: scgpu.Device, monkeypatch
             pending.result()
     monkeypatch.undo()
     assert np.array_equal(layer.submit(x).counts(), layer.counts(x))
+
+
+def equal_to_oracle(layer: Any, plain: Any, x: Any, seed: int, first_sample: int) -> bool:
+    return bool(np.array_equal(layer.counts(x, seed, first_sample), plain.counts(x, seed, first_sample)))
+
+
+def test_kept_plans_follow_everything_they_depend_on(chosen: scgpu.Device) -> None:
+    net, plain = (scgpu.Network(network(device).layers, "clip") for device in (chosen, scgpu.device("numpy")))
+    x = make_vectors.inputs((5, 6), "bipolar")
+    for seed, first_sample in ((1, 0), (1, 7), (2**64 - 1, 2**32 - 5), (2**33, 0)):
+        assert equal_to_oracle(net, plain, x, seed, first_sample)
+        assert equal_to_oracle(net, plain, x[:2], seed, first_sample)
+    for each in (net, plain):  # new weights in the second layer, whose plans the first one keeps
+        each.layers[1].weights = OTHER_WEIGHTS
+    assert equal_to_oracle(net, plain, x, 1, 0)
+    for each in (net, plain):
+        each.activations[0] = scgpu.Activation("relu", 2.0)
+    assert equal_to_oracle(net, plain, x, 1, 0)
+    for each in (net, plain):
+        each.layers[0].max_batch = 2
+    assert equal_to_oracle(net, plain, x, 1, 0)
+    assert equal_to_oracle(net.layers[0], plain.layers[0], x, 1, 0)  # the first layer alone
+    assert equal_to_oracle(net, plain, x[:2], 3, 4)
+
+
+def test_plans_are_few_and_small(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, plain = (scgpu.DenseLayer(6, 5, 100, device=device) for device in (gpu, scgpu.device("numpy")))
+    x = RNG.random((40, 6))
+    for batch in (*range(1, 30), 40):
+        assert equal_to_oracle(layer, plain, x[:batch], batch, batch)
+        assert len(layer.plans) <= pipeline.PLANS
+    assert 40 in layer.plans
+    plan = layer.plans[40]
+    layer.counts(x, 9)
+    assert layer.plans[40] is plan
+    layer.weights = plain.weights = 1 - layer.weights
+    assert not layer.plans
+    monkeypatch.setattr(pipeline, "PLAN_BYTES", 1000)
+    assert equal_to_oracle(layer, plain, x, 9, 1) and not layer.plans
+    monkeypatch.undo()
+    layer.max_batch = 39
+    assert equal_to_oracle(layer, plain, x, 9, 1) and not layer.plans
+
+
+def test_layers_of_a_plan_are_released_with_it(gpu: scgpu.Device) -> None:
+    backend: Any = backend_of(gpu)
+    for _ in range(4):
+        scgpu.DenseLayer(6, 5, 100, device=gpu).counts(RNG.random(6))
+    owned = len(backend._storage._owned)
+    for _ in range(20):
+        scgpu.DenseLayer(6, 5, 100, device=gpu).counts(RNG.random(6))
+    assert len(backend._storage._owned) == owned
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
