@@ -1,4 +1,4 @@
-"""The command line: ``scgpu info``, ``scgpu demo``, ``scgpu parity``, ``scgpu tune``."""
+"""The command line: ``scgpu info``, ``scgpu demo``, ``scgpu parity``, ``scgpu tune``, ``scgpu bench``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from scgpu import demo, info, parity, tune
+from scgpu import bench, demo, info, parity, tune
 from scgpu._version import __version__
 from scgpu.errors import ScgpuError
 
@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "info": (info, "show devices, limits, SIMD tiers, versions, and what is missing"),
     "demo": (demo, "classify real handwritten digits and prove the bits equal on every device"),
     "parity": (parity, "compare every operation on every device of this machine with the oracle"),
+    "bench": (bench, "measure speeds beside peers and the machine's own ceilings"),
     "tune": (tune, "measure the variants of the shaders on the GPU adapters and remember the fastest"),
 }
 

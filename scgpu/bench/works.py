@@ -1,0 +1,220 @@
+"""Works: what the benchmark measures, each with its peers and the machine's ceiling for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scgpu import ceiling
+from scgpu.backend import Device
+from scgpu.bench import peers
+from scgpu.bench.peers import Work
+from scgpu.bitstream import Bitstream
+from scgpu.count import popcount
+from scgpu.dense import DenseLayer
+from scgpu.encode import encode
+from scgpu.pack import pack
+from scgpu.unpack import unpack
+
+LENGTH = 1024
+SHAPES = ((64, 32), (256, 128), (512, 256), (1000, 500), (4096, 4096))
+BATCHES = (1, 100, 256, 1000)
+SWEEP = (128, 256, 512, 1024, 2048, 4096)
+SWEEP_SHAPE = (32, 16)
+SHARED = ((512, 256, 1024), (1000, 500, 4096))
+MILLION = 1_000_000
+PROFILED_BITS = 1 << 36  # larger work is left out of a profile
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work.
+
+    Attributes
+    ----------
+    section, name : str
+        Where it stands in the tables.
+    bits : int
+        Bits of streams that it makes, packs, counts or multiplies.
+    ours : callable
+        Makes our work; called when the case is measured.
+    peers : dict
+        The same for peers, by name.
+    ceiling : callable
+        Makes work that takes the machine's least time for the case, or gives that time in seconds.
+    """
+
+    section: str
+    name: str
+    bits: int
+    ours: Callable[[], Work]
+    peers: dict[str, Callable[[], Work]] = field(default_factory=dict)
+    ceiling: Callable[[], Work | float | None] = field(default=lambda: None)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A device, and the peers to measure it beside."""
+
+    device: Device
+    engine: peers.Engine | None
+    arrays: tuple[peers.ArrayPeer, ...] = ()
+
+    def _dense_peers(self, n_inputs: int, n_neurons: int, words: np.ndarray) -> dict[str, Callable[[], Work]]:
+        """AND and population count of packed inputs (sample, n_inputs, words), by array libraries."""
+        flat = words.reshape(len(words), -1)
+
+        def make(peer: peers.ArrayPeer) -> Work:
+            weights = np.random.default_rng(2).integers(0, 2**64, (n_neurons, flat.shape[1]), dtype=np.uint64)
+            return peer.dense(weights, flat)
+
+        return {peer.name: lambda peer=peer: make(peer) for peer in self.arrays}  # type: ignore[misc]
+
+    def prepacked(self, n_inputs: int, n_neurons: int, length: int, section: str, name: str) -> Case:
+        """One sample of packed inputs: bound by reading the weights."""
+        device, engine = self.device, self.engine
+        streams = encode(np.random.default_rng(1).random(n_inputs), length, device=device)
+        words = streams.words.copy()
+
+        def ours() -> Work:
+            layer = DenseLayer(n_inputs, n_neurons, length, device=device)
+            return lambda: layer.forward_prepacked(streams)
+
+        others = self._dense_peers(n_inputs, n_neurons, words[None])
+        if engine:
+            others[peers.ENGINE] = lambda: engine.prepacked(n_inputs, n_neurons, length, words)
+        bits = n_inputs * n_neurons * length
+        return Case(section, name, bits, ours, others, lambda: ceiling.read_work(device, bits // 8))
+
+    def one_sample(self) -> Iterator[Case]:
+        """One sample, prepacked, of each shape."""
+        for n, m in SHAPES:
+            yield self.prepacked(n, m, LENGTH, "one sample, prepacked", f"{n}x{m}")
+
+    def sweep(self) -> Iterator[Case]:
+        """A small layer at rising lengths."""
+        n, m = SWEEP_SHAPE
+        for length in SWEEP:
+            yield self.prepacked(n, m, length, f"lengths, {n}x{m}, one sample, prepacked", f"L = {length}")
+
+    def batches(self) -> Iterator[Case]:
+        """Batches of numbers, encoding included."""
+        device, engine = self.device, self.engine
+        for batch in BATCHES:
+            for n, m in SHAPES:
+                x = np.random.default_rng(1).random((batch, n))
+                bits = batch * n * m * LENGTH
+
+                def ours(n: int = n, m: int = m, x: np.ndarray = x) -> Work:
+                    layer = DenseLayer(n, m, LENGTH, device=device)
+                    return lambda: layer.forward(x)
+
+                others: dict[str, Callable[[], Work]] = {}
+                if engine:
+                    others[peers.ENGINE] = lambda n=n, m=m, x=x: engine.batch(n, m, LENGTH, x)  # type: ignore[misc]
+
+                def least(bits: int = bits, batch: int = batch) -> Work | float | None:
+                    if batch == 1:
+                        return ceiling.read_work(device, bits // 8)
+                    rate = ceiling.product_rate(device)
+                    return bits / 64 / rate if rate else None
+
+                yield Case(f"batch of {batch}, encoding included", f"{n}x{m}", bits, ours, others, least)
+
+    def shared(self) -> Iterator[Case]:
+        """Shared weight streams; the peers multiply independent ones, which cost the same bits."""
+        device, engine = self.device, self.engine
+        for sequence in ("philox", "ramp"):
+            for n, m, length in SHARED:
+                streams = encode(np.random.default_rng(1).random(n), length, device=device)
+                words = streams.words.copy()
+
+                def ours(n: int = n, m: int = m, length: int = length, sequence: str = sequence,
+                         streams: Bitstream = streams) -> Work:  # fmt: skip
+                    layer = DenseLayer(
+                        n,
+                        m,
+                        length,
+                        weight_streams="shared",
+                        sequence=sequence,
+                        device=device,  # type: ignore[arg-type]
+                    )
+                    return lambda: layer.forward_prepacked(streams)
+
+                others: dict[str, Callable[[], Work]] = {}
+                if engine:
+                    others[peers.ENGINE] = (  # type: ignore[misc]
+                        lambda n=n, m=m, length=length, words=words: engine.prepacked(n, m, length, words)
+                    )
+                read = 2 * n * m + (2 * n * length if sequence == "philox" else 0)
+                yield Case(
+                    f"shared weight streams, {sequence}, one sample, prepacked",
+                    f"{n}x{m}, L = {length}",
+                    n * m * length,
+                    ours,
+                    others,
+                    lambda read=read: ceiling.read_work(device, read),  # type: ignore[misc]
+                )
+
+    def encode(self) -> Iterator[Case]:
+        """Encoding of numbers; the ceiling has comparators of 8 bits, which two Philox blocks decide."""
+        device, engine = self.device, self.engine
+        p = np.random.default_rng(1).random(1000)
+        others: dict[str, Callable[[], Work]] = {}
+        if engine:
+            others[peers.ENGINE] = lambda: lambda: engine.module.batch_encode_numpy(p, LENGTH)
+        yield Case(
+            "encode",
+            "1,000 numbers",
+            1000 * LENGTH,
+            lambda: lambda: encode(p, LENGTH, device=device),
+            others,
+            lambda: lambda: encode(p, LENGTH, resolution=8, device=device),
+        )
+
+    def packing(self) -> Iterator[Case]:
+        """Packing, unpacking and counting; the ceilings read or write as many bytes with NumPy."""
+        device, engine = self.device, self.engine
+        rng = np.random.default_rng(1)
+        bits = rng.integers(0, 2, MILLION, dtype=np.uint8)
+        packed = pack(bits)
+        words = rng.integers(0, 2**64, MILLION, dtype=np.uint64)
+        unpacked = np.empty(MILLION, np.uint8)
+        theirs = engine.module if engine else None
+        works: dict[str, tuple[int, Work, Work, Work | None]] = {
+            "pack 1,000,000 bits": (
+                MILLION,
+                lambda: pack(bits, device=device),
+                lambda: np.bitwise_or.reduce(bits.view(np.uint64)),
+                theirs and (lambda: theirs.pack_bitstream_numpy(bits)),
+            ),
+            "unpack 1,000,000 bits": (
+                MILLION,
+                lambda: unpack(packed, MILLION, device=device),
+                lambda: unpacked.fill(0),
+                theirs and (lambda: theirs.unpack_bitstream_numpy(packed, MILLION)),
+            ),
+            "popcount of 1,000,000 words": (
+                64 * MILLION,
+                lambda: popcount(words, device=device),
+                lambda: np.bitwise_or.reduce(words),
+                theirs and (lambda: theirs.popcount_numpy(words)),
+            ),
+        }
+        for name, (size, ours, least, other) in works.items():
+            others: dict[str, Callable[[], Work]] = {}
+            if other:
+                others[peers.ENGINE] = lambda other=other: other  # type: ignore[misc]
+            yield Case("packing", name, size, lambda ours=ours: ours, others, lambda least=least: least)  # type: ignore[misc]
+
+
+SECTIONS: dict[str, Callable[[Bench], Iterator[Case]]] = {
+    "one-sample": Bench.one_sample,
+    "batch": Bench.batches,
+    "lengths": Bench.sweep,
+    "shared": Bench.shared,
+    "encode": Bench.encode,
+    "packing": Bench.packing,
+}

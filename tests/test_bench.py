@@ -1,0 +1,145 @@
+"""bench: medians, budgets, tables, charts, peers that count right, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scgpu
+from scgpu import bench, cli
+from scgpu.bench import peers, report, works
+from scgpu.bench.report import Row
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works that take no time."""
+    monkeypatch.setattr(works, "SHAPES", ((8, 4), (16, 8)))
+    monkeypatch.setattr(works, "BATCHES", (1, 3))
+    monkeypatch.setattr(works, "SWEEP", (64, 128))
+    monkeypatch.setattr(works, "SHARED", ((8, 4, 64), (16, 4, 64)))
+    monkeypatch.setattr(works, "MILLION", 6400)
+
+
+def test_medians_take_turns_and_leave_the_first_call_out() -> None:
+    calls: list[str] = []
+    found = bench.medians({name: lambda name=name: calls.append(name) for name in "ab"}, seconds=0.0)  # type: ignore[misc]
+    assert calls[:4] == ["a", "b", "a", "b"] and len(calls) == 2 * (1 + bench.LEAST_CALLS)
+    assert list(found) == ["a", "b"] and all(0 < value < 1e5 for value in found.values())
+
+
+def test_medians_call_slow_work_once() -> None:
+    import time
+
+    calls: list[str] = []
+    slow = {"slow": lambda: (calls.append("slow"), time.sleep(0.02)), "fast": lambda: calls.append("fast")}
+    found = bench.medians(slow, seconds=0.0, longest=0.01)
+    assert calls.count("slow") == 1 and calls.count("fast") > 1 and found["slow"] >= 2e4
+
+
+def test_budget_leaves_out_what_would_take_too_long() -> None:
+    budget = bench.Budget(longest=2.0)
+    assert budget.refusal("ours", 10**12) == ""  # nothing is known yet
+    budget.learn("ours", 10**6, 1.0)
+    assert budget.refusal("ours", 10**12) == "" and budget.refusal("peer", 10**15) == ""
+    assert budget.refusal("ours", 3 * 10**12) == "a call would take about 3 s"
+
+
+def test_what_does_not_fit_is_told(chosen: scgpu.Device) -> None:
+    def too_large() -> Any:
+        raise scgpu.TooLargeError("no room")
+
+    case = works.Case("section", "name", 64, too_large, {"peer": lambda: lambda: None})
+    row = bench.measure(case, chosen, bench.Budget(9), 0.0, 9.0)
+    assert row.microseconds is None and row.peers["peer"] > 0 and row.ceiling is None
+    assert row.skipped == {"ours": "it does not fit (no room)"}
+
+
+def test_array_peers_count_what_we_count() -> None:
+    rng = np.random.default_rng(0)
+    weights, inputs = (rng.integers(0, 2**64, (n, 40), dtype=np.uint64) for n in (7, 3))
+    expected = np.bitwise_count(weights[None] & inputs[:, None]).sum(axis=2)
+    assert np.array_equal(np.array(peers.numpy_peer().dense(weights, inputs)()), expected)
+    edges = np.array([0, 1, 2**63, 2**64 - 1, 0x5555555555555555], np.uint64)
+    for words in (weights, inputs, edges):
+        assert np.array_equal(peers.count_ones(words.view(np.int64)), np.bitwise_count(words))
+    signed = peers.ArrayPeer("signed", lambda words: words.view(np.int64), peers.count_ones, lambda counts: counts)
+    assert np.array_equal(np.array(signed.dense(weights, inputs)()), expected)
+
+
+def test_every_section_has_ours_and_ceilings(small: None, chosen: scgpu.Device) -> None:
+    assert tuple(works.SECTIONS) == bench.SECTIONS
+    rows = list(bench.run_cases(works.Bench(chosen, None, (peers.numpy_peer(),)), bench.SECTIONS, 0.0, 9.0))
+    assert len(rows) == 2 + 4 + 2 + 4 + 1 + 3
+    for row in rows:
+        assert row.microseconds and row.ceiling and row.share and not row.skipped and row.device == str(chosen)
+    assert all("numpy" in row.peers for row in rows if "prepacked" in row.section and "shared" not in row.section)
+
+
+ROWS = [
+    Row("batch", "8x4", "cpu", 1000, 10.0, {"peer": 25.0}, 5.0),
+    Row("batch", "16x8", "cpu", 4000, None, {}, None, {"ours": "it does not fit"}),
+    Row("encode", "1,000 numbers", "cpu", 2000, 3.0, {}, None),
+]
+
+
+def test_tables() -> None:
+    about = {"date": "2026-01-01", "scgpu": "1", "processor": "P", "tier": "t", "threads": 2, "peers": ["peer 1"]}
+    text = report.markdown(ROWS, about)
+    assert "| work | us | Gbit/s | peer us | times as fast | ceiling us | share of ceiling |" in text
+    assert "| 8x4 | 10.0 | 0.1 | 25.0 | 2.50 | 5.0 | 50 % |" in text
+    assert "Not measured: 16x8, ours: it does not fit." in text
+    assert "| 1,000 numbers | 3.0 | 0.7 |  |  |" in text
+    assert report.as_json(ROWS, about)["rows"][0]["ratios"] == {"peer": 2.5}
+
+
+def test_chart(tmp_path: Path) -> None:
+    about = report.machine([])
+    more = [*ROWS, Row("batch", "32x8", "cpu", 8000, 20.0, {"peer": 70.0}, 9.0)]
+    report.chart(more, about, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert report._series(more[:1]) == {"cpu": [(1000, 0.1)], "ceiling of cpu": [(1000, 0.2)], "peer": [(1000, 0.04)]}
+    with pytest.raises(ValueError, match="--png needs a section of two sizes or more"):
+        report.chart(ROWS[2:], about, tmp_path / "none.png")
+
+
+def test_command(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {name: tmp_path / f"figures.{name}" for name in ("json", "markdown", "png")}
+    arguments = ["--device", "cpu", "--section", "lengths", "--section", "encode", "--seconds", "0.001", "--no-peers"]
+    options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    trace = ["--profile", "--trace", str(tmp_path / "trace.json")]
+    assert cli.main(["bench", *arguments, *options, *trace]) == 0
+    text = capsys.readouterr().out
+    assert text == files["markdown"].read_text() and "| L = 64 |" in text and "encode" in text
+    found = json.loads(files["json"].read_text())
+    assert found["about"]["peers"] == [] and len(found["rows"]) == 3
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert {"dense", "encode"} <= {event["name"] for event in events}
+    assert cli.main(["bench", *arguments, "--json", "-"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seconds", "0"], "--seconds must be more than 0; got 0.0"),
+        (["--longest", "nan"], "--longest must be more than 0; got nan"),
+        (["--threads", "0"], "--threads must be from 1 to 1024; got 0"),
+        (["--device", "no such"], "matches no GPU adapter"),
+    ],
+)
+def test_command_rejects(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--no-peers", "--section", "encode", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_engine_is_measured_where_it_is_installed(small: None) -> None:
+    engine = peers.engine(scgpu.num_threads())
+    if engine is None:
+        pytest.skip("sc_neurocore_engine is not installed (pip install 'scgpu[bench]')")
+    rows = list(bench.run_cases(works.Bench(scgpu.device("cpu"), engine), bench.SECTIONS, 0.0, 9.0))
+    assert all(row.ratio(peers.ENGINE) for row in rows)
