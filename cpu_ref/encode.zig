@@ -66,7 +66,7 @@ const Compared = struct {
 
 /// The part of a block's state after two rounds that depends on the place in the stream. The
 /// counter (8 j + b, stream, sample, domain) reaches every word of the state in the third round
-/// only: until then the state is the exclusive or of this part and `Streams`'.
+/// only: until then the state is the exclusive or of this part and a `Stream`'s.
 const Places = struct {
     /// By draw block, half of the word, and word; the words of a stream repeat after the last.
     parts: [first_blocks][2][3][chunk_words + lanes]u64,

@@ -100,10 +100,13 @@ def usable_tier(name: str, source: str) -> str:
     return name
 
 
+_addressof, _char_of = ctypes.addressof, ctypes.c_char.from_buffer
+
+
 def _address(array: NDArray[Any]) -> int:
     try:
         # .ctypes.data says the same at six times the cost
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+        return _addressof(_char_of(array))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         # a read-only or an empty array
         if not array.flags.c_contiguous:
