@@ -183,7 +183,7 @@ class Plan:
 def _conditions(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend) -> list[Any]:
     """What a plan depends on besides the batch size; weights by their buffers, which the plan keeps alive."""
     weights = [id(part._buffer) for layer in layers for _, part in layer.weight_parts]
-    return [backend.largest_buffer, *(layer.max_batch for layer in layers), *activations, *weights]
+    return [backend.largest_buffer, *activations, *weights]
 
 
 def _submit(
