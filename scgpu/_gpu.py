@@ -222,7 +222,7 @@ class _Flight:
         self._timing = timing
         self._content: NDArray[np.uint8] | None = None
         self._error: Exception | None = None
-        self._landed = False
+        self._left = self._usable = self._over = False
         # Re-entrant, for a signal handler that computes while the main thread waits here.
         self._lock = threading.RLock()
         self.nbytes = nbytes
@@ -234,36 +234,37 @@ class _Flight:
         return self._mapping.status is not None
 
     def finish(self) -> None:
-        """Wait for the results, take them out of the staging buffer, and give that back."""
+        """Wait for the results, take them out of the staging buffer, and give that back.
+
+        Ctrl-C may raise from anywhere here; the next call goes on where this one stopped.
+        """
         queue, mapping = self._backend._queue, self._mapping
         with self._lock:
-            if self._landed:
+            if self._over:
                 return
             recorder = _trace.recorder(self._backend.device) if _trace.active else None
-            # Ctrl-C may raise from anywhere here, and finish may be called again.
             queue.wait(mapping)
             known = time.perf_counter_ns()
-            if self._landed:  # by a signal handler that waited for it, too
+            if self._over:  # by a signal handler that waited for it, too
                 return
             if recorder:
                 recorder.stage("wait")
-            usable = False
             try:
                 if self._content is None and (self.wanted or self._timing is not None):
                     self._content = queue.read(mapping)
-                self._landed = True
-                queue.unmap(mapping)
-                usable = True
-                if recorder:
-                    recorder.stage("read", mapping.nbytes)
+                if not self._left:
+                    self._left = True  # an unmap that was interrupted must not be tried again
+                    queue.unmap(mapping)
+                    self._usable = True
             except Exception as error:
                 self._error = error
-                self._landed = True
-            finally:
-                if self._landed:
-                    self._backend._land(self, mapping.buffer, usable)
-                    if self._timing is not None:
-                        self._timing.land(self, self._content, known)
+                self._usable = False
+            if recorder:
+                recorder.stage("read", mapping.nbytes)
+            self._backend._land(self, mapping.buffer, self._usable)
+            self._over = True
+            if self._timing is not None:
+                self._timing.land(self, self._content, known)
 
     def settle(self) -> None:
         """Deliver the times of the kernels; a failure is for `result` to tell."""
@@ -330,6 +331,8 @@ class _Timing:
 
 class GpuSubmission:
     """Steps that a GPU runs, and buffers that it reads back. Dropping it is harmless."""
+
+    _flight: _Flight | None = None  # until __init__, which Ctrl-C may interrupt, has set it
 
     def __init__(self, backend: GpuBackend, flight: _Flight | None, read: Sequence[GpuBuffer]) -> None:
         self._backend = backend
@@ -614,6 +617,8 @@ class GpuBackend:
     def _land(self, flight: _Flight, staging: Any, usable: bool) -> None:
         """A submission is over; its staging buffer is free again, unless something went wrong."""
         with self._lock:
+            if flight not in self._in_flight:
+                return
             self._in_flight.remove(flight)
             if usable:
                 self._staging.give(staging)

@@ -160,12 +160,7 @@ class Plan:
 
 def _conditions(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend) -> list[Any]:
     """What a plan depends on besides the batch size."""
-    return [
-        backend.largest_buffer,
-        *(layer.max_batch for layer in layers),
-        *activations,
-        *(layer.streams for layer in layers),
-    ]
+    return [backend.largest_buffer, *activations, *(layer.streams for layer in layers)]
 
 
 def _submit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -215,6 +216,61 @@ def test_a_failure_is_raised_by_result_every_time(gpu: scgpu.Device, monkeypatch
             pending.result()
     monkeypatch.undo()
     assert np.array_equal(layer.submit(x).counts(), layer.counts(x))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+def test_ctrl_c_anywhere_neither_aborts_nor_hangs_nor_changes_a_bit(gpu: scgpu.Device) -> None:
+    code = f"""
+import random, signal, sys, threading, time
+import numpy as np, scgpu
+from scgpu.devices import backend_of
+device = scgpu.device({gpu.index})
+layers = [scgpu.DenseLayer(8, 4, 100, device=device), scgpu.DenseLayer(64, 32, 1024, device=device)]
+batches = [np.random.default_rng(0).random((7, layer.n_inputs)) for layer in layers]
+expected = [layer.counts(x) for layer, x in zip(layers, batches)]
+end, interrupts, wrong = time.time() + 3, 0, []
+
+def check(k, counts):
+    if not np.array_equal(counts, expected[k]):
+        wrong.append(k)
+
+def stream():
+    while time.time() < end:
+        k = random.randrange(2)
+        for outputs in [layers[k].submit(batches[k]) for _ in range(10)][::random.choice((-1, 2))]:
+            check(k, outputs.counts())
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+threads = [threading.Thread(target=stream) for _ in range(2)]
+signal.signal(signal.SIGALRM, interrupt)
+sys.unraisablehook = lambda found: None  # Ctrl-C may meet a finaliser, too
+for thread in threads:
+    thread.start()
+kept = []
+while time.time() < end:
+    k = random.randrange(2)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-6 + 0.004 * random.random())
+        for _ in range(5):
+            check(k, layers[k].counts(batches[k]))
+            kept.append((k, layers[k].submit(batches[k])))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupts += 1
+    for k, outputs in kept[-5:]:
+        check(k, outputs.counts())
+    del kept[:-2]
+for thread in threads:
+    thread.join()
+kept.clear()
+check(0, layers[0].counts(batches[0]))
+assert not wrong and interrupts > 5 and not backend_of(device)._in_flight, (wrong, interrupts)
+print("fine")
+"""
+    done = python(code)
+    assert done.stdout == "fine\n", done.stderr
 
 
 def equal_to_oracle(layer: Any, plain: Any, x: Any, seed: int, first_sample: int) -> bool:
