@@ -23,9 +23,13 @@ comptime {
     @export(&resetThreads, .{ .name = "scgpu_reset_threads" });
 }
 
-/// Estimated work above which the threads are woken: waking them takes a few microseconds
-/// when they are warm, and tens of them when they sleep.
-const parallel_nanoseconds = 60_000;
+/// Estimated work above which sleeping threads are woken for it: that takes tens of microseconds.
+const asleep_nanoseconds = 60_000;
+/// Estimated work above which it is shared with threads that are awake: that takes half a microsecond.
+const awake_nanoseconds = 5_000;
+/// One in so many calls between the two, met by sleeping threads, wakes them for the next ones.
+const rouse_calls = 16;
+var calls_asleep: std.atomic.Value(u32) = .init(0);
 
 fn kernels(comptime name: []const u8) *const abi.Table {
     return @extern(*const abi.Table, .{ .name = "scgpu_kernels_" ++ name, .visibility = .hidden });
@@ -53,7 +57,7 @@ fn Entry(comptime op: []const u8) type {
         fn share(kernel: Kernel, call: Call) void {
             const Division = @field(split, op);
             const units = Division.units(call);
-            const worth = units > 1 and Division.nanoseconds(call) > parallel_nanoseconds;
+            const worth = units > 1 and worthSharing(Division.nanoseconds(call));
             const chunks: u32 = @intCast(@min(units, 4 * @as(u64, pool.threads())));
             const shared: Shared = .{ .kernel = kernel, .call = call, .units = units, .chunks = chunks };
             if (!worth or !pool.run(&shared, runChunk, chunks)) kernel(call);
@@ -67,6 +71,14 @@ fn Entry(comptime op: []const u8) type {
             shared.kernel(&part);
         }
     };
+}
+
+fn worthSharing(nanoseconds: u64) bool {
+    if (nanoseconds > asleep_nanoseconds) return true;
+    if (nanoseconds <= awake_nanoseconds) return false;
+    if (pool.awake()) return true;
+    if (calls_asleep.fetchAdd(1, .monotonic) % rouse_calls == rouse_calls - 1) pool.rouse();
+    return false;
 }
 
 fn digest() callconv(.c) u32 {

@@ -23,6 +23,8 @@ var busy: Counter = .init(0);
 
 /// Changes with every job; workers sleep on it.
 var generation: Counter = .init(0);
+/// Workers that sleep, or are about to.
+var asleep: Counter = .init(0);
 /// Generation, and how many chunks nobody has taken. This one number decides who runs what: a
 /// finished job has none left whatever the next one's size, so a late worker takes nothing, and
 /// the generation keeps it from taking a chunk by a number that it read for another job.
@@ -40,14 +42,29 @@ pub fn threads() u32 {
 /// Use so many threads; workers that are too many leave `serve`.
 pub fn setThreads(count: u32) void {
     thread_count.store(@max(1, @min(count, most_threads)), .release);
-    _ = generation.fetchAdd(1, .acq_rel);
-    wake(&generation);
+    _ = generation.fetchAdd(1, .seq_cst);
+    wakeWorkers();
+}
+
+/// True when a worker looks out for the next job, which it then takes up at once.
+pub fn awake() bool {
+    return serving.load(.acquire) > asleep.load(.acquire);
+}
+
+/// Let the workers look out for a while.
+pub fn rouse() void {
+    if (!supported or serving.load(.acquire) == 0 or threads() < 2) return;
+    if (busy.cmpxchgStrong(0, 1, .acq_rel, .acquire) != null) return;
+    _ = generation.fetchAdd(1, .seq_cst);
+    busy.store(0, .release);
+    wakeWorkers();
 }
 
 /// In a forked child no worker exists, and the state may be that of a job in flight.
 pub fn reset() void {
     thread_count.store(1, .release);
     serving.store(0, .release);
+    asleep.store(0, .release);
     tickets.store(0, .release);
     busy.store(0, .release);
 }
@@ -59,7 +76,7 @@ pub fn serve(index: u32) void {
     var seen = generation.load(.acquire);
     drain();
     while (index < thread_count.load(.acquire)) {
-        seen = awaitChange(&generation, seen);
+        seen = awaitChange(&generation, seen, &asleep);
         drain();
     }
     _ = serving.fetchSub(1, .acq_rel);
@@ -74,13 +91,13 @@ pub fn run(context: *const anyopaque, body: Body, chunks: u32) bool {
     done.store(0, .release);
     const now = generation.load(.acquire) +% 1;
     tickets.store(@as(u64, now) << 32 | chunks, .release);
-    generation.store(now, .release);
-    wake(&generation);
+    generation.store(now, .seq_cst);
+    wakeWorkers();
     drain();
     while (true) {
         const finished = done.load(.acquire);
         if (finished == chunks) break;
-        _ = awaitChange(&done, finished);
+        _ = awaitChange(&done, finished, null);
     }
     busy.store(0, .release);
     return true;
@@ -99,18 +116,28 @@ fn drain() void {
     }
 }
 
-/// The counter's value once it is no longer `old`.
-fn awaitChange(counter: *Counter, old: u32) u32 {
+/// The counter's value once it is no longer `old`; `sleepers` counts the threads that sleep for it.
+fn awaitChange(counter: *Counter, old: u32, sleepers: ?*Counter) u32 {
     for (0..spins) |_| {
         const value = counter.load(.acquire);
         if (value != old) return value;
         std.atomic.spinLoopHint();
     }
+    if (sleepers) |count| _ = count.fetchAdd(1, .seq_cst);
+    defer if (sleepers) |count| {
+        _ = count.fetchSub(1, .acq_rel);
+    };
     while (true) {
-        const value = counter.load(.acquire);
+        const value = counter.load(.seq_cst);
         if (value != old) return value;
         if (supported) _ = linux.futex_4arg(counter, .{ .cmd = .WAIT, .private = true }, old, null);
     }
+}
+
+/// Sleepers are counted before they look at the generation for the last time, and here they are
+/// looked for after it changed: one of the two sees the other.
+fn wakeWorkers() void {
+    if (asleep.load(.seq_cst) > 0) wake(&generation);
 }
 
 fn wake(counter: *Counter) void {

@@ -40,18 +40,22 @@ class Buffer:
     ----------
     name : str
         Name in WGSL, Zig and Python.
-    dtype : {"u32", "u64"}
-        Element type. On a GPU a u64 element is a ``vec2<u32>``, low half first.
+    dtype : {"u8", "u32", "u64"}
+        Element type. On a GPU a u64 element is a ``vec2<u32>``, low half first, and four u8
+        elements are a ``u32``, the first in the low byte.
     access : {"in", "out", "inout"}
         How the kernel uses it. ``inout`` is read before it is written.
     size : str
         Elements the kernel may touch, as an expression over the parameters.
+    atomic : bool
+        Several invocations, or threads, may write the same element.
     """
 
     name: str
-    dtype: Literal["u32", "u64"]
+    dtype: Literal["u8", "u32", "u64"]
     access: Literal["in", "out", "inout"]
     size: str
+    atomic: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Op:
 
 
 _STREAMS = "stream_count * word_count"
+_BITS = "stream_count * (64 * word_count - 64 + tail_bits)"
 _COUNTS = "count_offset + (sample_count - 1) * count_stride + neuron_count"
 
 # Below this many counts the lanes of a GPU share the inputs of one, or most of them would idle.
@@ -234,6 +239,25 @@ OPS: dict[str, Op] = {
             ),
             work_items=_STREAMS,
             constants={"bit_and": 0, "bit_or": 1, "bit_xor": 2, "bit_not": 3},
+        ),
+        Op(
+            "pack",
+            params=("stream_count", "word_count", "tail_bits", "first_word"),
+            buffers=(
+                Buffer("bits", "u8", "in", _BITS),
+                Buffer("words", "u64", "out", f"first_word + {_STREAMS}"),
+                Buffer("refused", "u32", "inout", "1", atomic=True),
+            ),
+            work_items=_STREAMS,
+        ),
+        Op(
+            "unpack",
+            params=("stream_count", "word_count", "tail_bits", "first_word"),
+            buffers=(
+                Buffer("words", "u64", "in", f"first_word + {_STREAMS}"),
+                Buffer("bits", "u8", "out", _BITS),
+            ),
+            work_items=f"-(-{_BITS} // 4)",
         ),
         Op(
             "activation",

@@ -21,7 +21,7 @@ LIBRARY = Path(__file__).with_name("scgpu_cpu" + SUFFIXES.get(sys.platform, ".so
 REMEDY = "reinstall scgpu, or in a checkout run: python tools/build_cpu_ref.py"
 TIER_VARIABLE = "SCGPU_SIMD_TIER"
 
-_SCALARS = {"u32": ctypes.c_uint32, "u64": ctypes.c_uint64}
+_NOTHING = ctypes.c_char * 0
 
 
 def _call_struct(op: _abi.Op) -> type[ctypes.Structure]:
@@ -105,23 +105,31 @@ def usable_tier(name: str, source: str) -> str:
     return name
 
 
+def _address(array: NDArray[Any]) -> int:
+    """Where an array lies."""
+    if array.flags.writeable:
+        return ctypes.addressof(_NOTHING.from_buffer(array))  # type: ignore[arg-type]  # a buffer since Python 3.12
+    # Says it of any array, at four times the cost.
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
 class NativeBackend(HostBackend):
     """Runs steps in the Zig library at one SIMD tier."""
 
     def __init__(self, device: Device, tier: str) -> None:
         self.device = device
-        self._library = library()
+        self._kernels = {name: getattr(library(), name) for name in _CALLS}
         self._tier = list(_tiers()).index(tier)
 
     def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
         """Run steps one after the other."""
         for step in steps:
             op = check_step(step)
-            arguments: list[int] = list(step.params.values())
+            call = list(step.params.values())
             for buffer in step.buffers:
-                # .ctypes.data says the same at three times the cost
-                arguments += (buffer.__array_interface__["data"][0], buffer.size)
-            status = getattr(self._library, op.name)(self._tier, ctypes.byref(_CALLS[op.name](*arguments)))
+                call += (_address(buffer), buffer.size)
+            status = self._kernels[op.name](self._tier, ctypes.byref(_CALLS[op.name](*call)))
             if status:
                 raise NativeLibraryError(f"the native library refused {op.name} with status {status}; {REMEDY}")
         return list(read)

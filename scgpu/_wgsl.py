@@ -17,7 +17,7 @@ from scgpu import _abi
 # In a wheel the shaders lie inside the package, in a checkout beside it.
 _PLACES = (Path(__file__).parent / "shaders", Path(__file__).parent.parent / "shaders")
 _IMPORT = re.compile(r"^#import\s+(\S+)\s*$")
-_WGSL_TYPES = {"u32": "u32", "u64": "vec2<u32>"}
+_WGSL_TYPES = {"u8": "u32", "u32": "u32", "u64": "vec2<u32>"}
 
 
 class ShaderImportError(Exception):
@@ -58,9 +58,9 @@ def boundary(op: _abi.Op) -> list[str]:
     lines += [f"const {name}: u32 = {value}u;" for name, value in op.constants.items()]
     for index, buffer in enumerate(op.buffers):
         mode = "read" if buffer.access == "in" else "read_write"
-        lines.append(
-            f"@group(0) @binding({index}) var<storage, {mode}> {buffer.name}: array<{_WGSL_TYPES[buffer.dtype]}>;"
-        )
+        element = _WGSL_TYPES[buffer.dtype]
+        element = f"atomic<{element}>" if buffer.atomic else element
+        lines.append(f"@group(0) @binding({index}) var<storage, {mode}> {buffer.name}: array<{element}>;")
     return lines
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scgpu import _abi
 from scgpu.errors import TooLargeError
 
-DTYPES: dict[str, np.dtype[Any]] = {"u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
+DTYPES: dict[str, np.dtype[Any]] = {"u8": np.dtype("u1"), "u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
 
 SMALL_BYTES = 1 << 26  # below this, asking the system for its free memory costs more than it tells
 
@@ -75,7 +75,7 @@ class Buffer(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Element type, uint32 or uint64."""
+        """Element type: uint8, uint32 or uint64."""
         ...
 
 
@@ -107,7 +107,7 @@ class Backend(Protocol):
         ...
 
     def upload(self, array: NDArray[Any]) -> Any:
-        """Make a buffer holding a uint32 or uint64 array; the backend may keep the array itself."""
+        """Make a buffer holding an array of uint8, uint32 or uint64; the backend may keep the array itself."""
         ...
 
     def execute(self, steps: Sequence[Step], read: Sequence[Any] = ()) -> list[NDArray[Any]]:
@@ -117,19 +117,20 @@ class Backend(Protocol):
 
 def check_step(step: Step) -> _abi.Op:
     """Refuse a step whose parameters or buffers do not fit its operation; return the operation."""
-    op = _abi.OPS[step.op]
-    if tuple(step.params) != op.params:
-        raise TypeError(f"{op.name} takes the parameters {op.params}; got {tuple(step.params)}")
-    values = step.params.values()
+    name, params, buffers = step
+    op = _abi.OPS[name]
+    if tuple(params) != op.params:
+        raise TypeError(f"{name} takes the parameters {op.params}; got {tuple(params)}")
+    values = tuple(params.values())
     if min(values) < 0 or max(values) > 0xFFFF_FFFF:
-        raise ValueError(f"{op.name}: a parameter of {dict(step.params)} does not fit 32 bits")
-    if len(step.buffers) != len(op.buffers):
-        raise TypeError(f"{op.name} takes {len(op.buffers)} buffers; got {len(step.buffers)}")
-    for declared, buffer, needed in zip(op.buffers, step.buffers, op.sizes(*values), strict=True):
+        raise ValueError(f"{name}: a parameter of {dict(params)} does not fit 32 bits")
+    if len(buffers) != len(op.buffers):
+        raise TypeError(f"{name} takes {len(op.buffers)} buffers; got {len(buffers)}")
+    for declared, buffer, needed in zip(op.buffers, buffers, op.sizes(*values), strict=True):
         if buffer.dtype != DTYPES[declared.dtype]:
-            raise TypeError(f"{op.name}: {declared.name} must be {declared.dtype}; got {buffer.dtype}")
+            raise TypeError(f"{name}: {declared.name} must be {declared.dtype}; got {buffer.dtype}")
         if buffer.size < needed:
-            raise ValueError(f"{op.name}: {declared.name} has {buffer.size} elements; {needed} are needed")
+            raise ValueError(f"{name}: {declared.name} has {buffer.size} elements; {needed} are needed")
     return op
 
 
@@ -179,4 +180,4 @@ class HostBackend:
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """Use the array itself, flattened."""
-        return np.ascontiguousarray(array).reshape(-1)
+        return array if array.ndim == 1 and array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import threading
+from functools import cache
 from typing import Any
 
 from scgpu import _cpu, _gpu
@@ -38,8 +39,10 @@ if hasattr(os, "register_at_fork"):
 def _search() -> tuple[list[Device], dict[int, Any], list[str]]:
     """All GPU devices, their wgpu adapters by index, and why some are not here."""
     global _found
+    if _found is not None:
+        return _found
     with _lock:
-        if _found is None:
+        if _found is None:  # no other thread searched meanwhile
             found: list[Device] = []
             adapters: dict[int, Any] = {}
             problems: list[str] = []
@@ -79,8 +82,9 @@ def _search() -> tuple[list[Device], dict[int, Any], list[str]]:
         return _found
 
 
-def _cpu_device(index: int, tier: str) -> Device:
-    return Device(index, "cpu", "cpu", "Zig", "CPU", tier=tier, threads=num_threads())
+@cache
+def _cpu_device(index: int, tier: str, threads: int) -> Device:
+    return Device(index, "cpu", "cpu", "Zig", "CPU", tier=tier, threads=threads)
 
 
 def devices() -> list[Device]:
@@ -100,7 +104,7 @@ def devices() -> list[Device]:
     """
     found = list(_search()[0])
     try:
-        found.append(_cpu_device(len(found), _cpu.simd_tier()))
+        found.append(_cpu_device(len(found), _cpu.simd_tier(), num_threads()))
     except NativeLibraryError:
         pass  # reported by problems()
     found.append(Device(len(found), "numpy", "numpy", "NumPy", "CPU", threads=1))
@@ -148,10 +152,10 @@ def device(selector: str | int | Device = "auto") -> Device:
         if name in ("auto", "gpu"):
             return _preferred(name)
         if name == "cpu":
-            return _cpu_device(len(_search()[0]), _cpu.simd_tier())
+            return _cpu_device(len(_search()[0]), _cpu.simd_tier(), num_threads())
         if name.startswith("cpu:"):
             tier = _cpu.usable_tier(name.removeprefix("cpu:"), f"device {selector!r}")
-            return _cpu_device(len(_search()[0]), tier)
+            return _cpu_device(len(_search()[0]), tier, num_threads())
         if name == "numpy":
             return devices()[-1]
         if not name.isdecimal():
@@ -210,8 +214,11 @@ def backend_of(chosen: Device) -> Backend:
     NativeLibraryError
         When the native library does not load.
     """
+    backend = _backends.get(chosen)
+    if backend is not None:
+        return backend
     with _lock:
-        backend = _backends.get(chosen)
+        backend = _backends.get(chosen)  # another thread may have made it
         if backend is None:
             if chosen.kind == "gpu":
                 adapter = _search()[1].get(chosen.index)
