@@ -2,22 +2,8 @@
 //! Computes:  counts[s, g] = popcount(words[s, g * segment_words .. (g + 1) * segment_words])
 //! Exactness: integer; equals shaders/count.wgsl bit for bit
 
-const std = @import("std");
 const abi = @import("abi.zig");
-
-const lanes = std.simd.suggestVectorLength(u64) orelse 2;
-const Lanes = @Vector(lanes, u64);
-
-fn popcount(words: []const u64) u32 {
-    var sums: Lanes = @splat(0);
-    var w: usize = 0;
-    while (w + lanes <= words.len) : (w += lanes) {
-        sums += @popCount(@as(Lanes, words[w..][0..lanes].*));
-    }
-    var total: u64 = @reduce(.Add, sums);
-    for (words[w..]) |word| total += @popCount(word);
-    return @truncate(total);
-}
+const popcount = @import("popcount.zig");
 
 pub fn count(call: *const abi.Count) callconv(.c) void {
     const word_count: usize = call.word_count;
@@ -29,7 +15,7 @@ pub fn count(call: *const abi.Count) callconv(.c) void {
         for (0..segment_count) |segment| {
             const begin: usize = @min(segment * segment_words, word_count);
             const end: usize = @min(begin + segment_words, word_count);
-            counts[stream * segment_count + segment] = popcount(words[begin..end]);
+            counts[stream * segment_count + segment] = popcount.count(words[begin..end]);
         }
     }
 }

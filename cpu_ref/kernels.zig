@@ -11,6 +11,8 @@ pub const table: abi.Table = .{
     .lookup = &@import("lookup.zig").lookup,
     .count = &@import("count.zig").count,
     .bitwise = &@import("bitwise.zig").bitwise,
+    .pack = &@import("pack.zig").pack,
+    .unpack = &@import("unpack.zig").unpack,
     .activation = &@import("activation.zig").activation,
 };
 

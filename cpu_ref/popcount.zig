@@ -15,7 +15,8 @@ const ternary = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
 pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 1, .samples = 4 };
 pub const one = .{ .neurons = 4, .samples = 1 };
 
-pub const Product = enum { bit_and, xor };
+/// `none` takes the input as it is.
+pub const Product = enum { bit_and, xor, none };
 
 extern fn @"llvm.x86.avx512.pternlog.q.512"(Lanes, Lanes, Lanes, i32) callconv(.auto) Lanes;
 
@@ -24,7 +25,11 @@ inline fn load(row: [*]const u64, word: usize) Lanes {
 }
 
 inline fn multiply(comptime product: Product, w: anytype, x: @TypeOf(w)) @TypeOf(w) {
-    return if (product == .xor) w ^ x else w & x;
+    return switch (product) {
+        .bit_and => w & x,
+        .xor => w ^ x,
+        .none => x,
+    };
 }
 
 /// Ones in weights[n] * inputs[s] over `word_count` words, for every n and s.
@@ -58,6 +63,19 @@ pub fn products(
     return totals;
 }
 
+/// Ones in a row, of which several parts are counted side by side.
+pub fn count(words: []const u64) u32 {
+    const part = words.len / parts;
+    var rows: [parts][*]const u64 = undefined;
+    for (&rows, 0..) |*row, p| row.* = words.ptr + p * part;
+    var total: u32 = 0;
+    for (products(.none, 1, parts, .{words.ptr}, rows, part)[0]) |ones| total += ones;
+    for (words[parts * part ..]) |word| total += @popCount(word);
+    return total;
+}
+
+const parts = 2;
+
 /// Sum and carry of three bits in each position.
 const Added = struct { sum: Lanes, carry: Lanes };
 
@@ -73,7 +91,7 @@ inline fn fullAdd(a: Lanes, b: Lanes, c: Lanes) Added {
 /// fullAdd(c, w1 * x1, w2 * x2), the products folded into the adder where one instruction
 /// evaluates any function of three bits.
 inline fn addProducts(comptime product: Product, c: Lanes, w1: Lanes, x1: Lanes, w2: Lanes, x2: Lanes) Added {
-    if (!ternary) return fullAdd(c, multiply(product, w1, x1), multiply(product, w2, x2));
+    if (!ternary or product == .none) return fullAdd(c, multiply(product, w1, x1), multiply(product, w2, x2));
     const table = if (product == .xor) 0x96 else 0x78;
     const partial = @"llvm.x86.avx512.pternlog.q.512"(c, w1, x1, table);
     const sum = @"llvm.x86.avx512.pternlog.q.512"(partial, w2, x2, table);

@@ -135,18 +135,28 @@ pub const lookup = struct {
     }
 };
 
+/// A single stream is divided by segments, several by stream.
 pub const count = struct {
     pub fn units(call: *const abi.Count) u64 {
-        return call.stream_count;
+        return if (call.stream_count == 1) call.segment_count else call.stream_count;
     }
     pub fn nanoseconds(call: *const abi.Count) u64 {
         return @as(u64, call.stream_count) * call.word_count / 4;
     }
     pub fn part(call: *const abi.Count, begin: u64, end: u64) abi.Count {
         var p = call.*;
-        p.stream_count = @intCast(end - begin);
-        p.words += begin * call.word_count;
-        p.counts += begin * call.segment_count;
+        if (call.stream_count == 1) {
+            const first = @min(begin * call.segment_words, call.word_count);
+            const last = @min(end * call.segment_words, call.word_count);
+            p.segment_count = @intCast(end - begin);
+            p.word_count = @intCast(last - first);
+            p.words += first;
+            p.counts += begin;
+        } else {
+            p.stream_count = @intCast(end - begin);
+            p.words += begin * call.word_count;
+            p.counts += begin * call.segment_count;
+        }
         return p;
     }
 };
@@ -167,6 +177,38 @@ pub const bitwise = struct {
         return p;
     }
 };
+
+pub const pack = Rows(abi.Pack);
+pub const unpack = Rows(abi.Unpack);
+
+/// Calls between rows of bits and rows of words: a single stream is divided by words, several
+/// by stream.
+fn Rows(comptime Call: type) type {
+    return struct {
+        pub fn units(call: *const Call) u64 {
+            return if (call.stream_count == 1) call.word_count else call.stream_count;
+        }
+        pub fn nanoseconds(call: *const Call) u64 {
+            return @as(u64, call.stream_count) * call.word_count;
+        }
+        pub fn part(call: *const Call, begin: u64, end: u64) Call {
+            var p = call.*;
+            p.words += call.first_word;
+            p.first_word = 0;
+            if (call.stream_count == 1) {
+                p.word_count = @intCast(end - begin);
+                if (end < call.word_count) p.tail_bits = 64;
+                p.bits += 64 * begin;
+                p.words += begin;
+            } else {
+                p.stream_count = @intCast(end - begin);
+                p.bits += begin * (64 * @as(u64, call.word_count) -| 64 + call.tail_bits);
+                p.words += begin * call.word_count;
+            }
+            return p;
+        }
+    };
+}
 
 pub const activation = struct {
     pub fn units(call: *const abi.Activation) u64 {

@@ -10,15 +10,18 @@ from scgpu._version import __version__
 from scgpu.activation import Activation
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
+from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.devices import device, devices, problems
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
 from scgpu.network import Network
+from scgpu.pack import pack
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
 from scgpu.profile import Profile, profile
 from scgpu.threads import num_threads, set_num_threads
+from scgpu.unpack import unpack
 
 __all__ = [
     "Activation",
@@ -38,10 +41,13 @@ __all__ = [
     "devices",
     "encode",
     "num_threads",
+    "pack",
     "philox4x32",
+    "popcount",
     "problems",
     "profile",
     "set_num_threads",
     "simd_tier",
     "simd_tiers",
+    "unpack",
 ]

@@ -64,18 +64,20 @@ class Buffer:
     ----------
     name : str
         Name in WGSL, Zig and Python.
-    dtype : {"u32", "u64"}
-        Element type. On a GPU a u64 element is a ``vec2<u32>``, low half first.
+    dtype : {"u8", "u32", "u64"}
+        Element type. On a GPU a u64 element is a ``vec2<u32>``, low half first, and four u8
+        elements are a ``u32``, the first in the low byte.
     access : {"in", "out", "inout"}
         How the kernel uses it. ``inout`` is read before it is written.
     size : str
         Elements the kernel may touch, as an expression over the parameters.
     wgsl : str, optional
-        Type of an array element in the shader, where it reads several elements at once.
+        Type of an array element in the shader, where it reads several elements at once or
+        several invocations may write one.
     """
 
     name: str
-    dtype: Literal["u32", "u64"]
+    dtype: Literal["u8", "u32", "u64"]
     access: Literal["in", "out", "inout"]
     size: str
     wgsl: str = field(default="", repr=False)  # the digest is of what both sides know
@@ -275,6 +277,7 @@ def _dense_class(params: Params) -> str:
 
 
 _STREAMS = "stream_count * word_count"
+_BITS = "stream_count * (64 * word_count - 64 + tail_bits)"
 _COUNTS = "count_offset + (sample_count - 1) * count_stride + neuron_count"
 
 # Below these many streams or counts the lanes of a GPU share one, or most of them would idle.
@@ -438,6 +441,27 @@ OPS: dict[str, Op] = {
             work_items=_STREAMS,
             stream_bits=f"64 * {_STREAMS}",
             constants={"bit_and": 0, "bit_or": 1, "bit_xor": 2, "bit_not": 3},
+        ),
+        Op(
+            "pack",
+            params=("stream_count", "word_count", "tail_bits", "first_word"),
+            buffers=(
+                Buffer("bits", "u8", "in", _BITS),
+                Buffer("words", "u64", "out", f"first_word + {_STREAMS}"),
+                Buffer("refused", "u32", "inout", "1", wgsl="atomic<u32>"),
+            ),
+            work_items=_STREAMS,
+            stream_bits=_BITS,
+        ),
+        Op(
+            "unpack",
+            params=("stream_count", "word_count", "tail_bits", "first_word"),
+            buffers=(
+                Buffer("words", "u64", "in", f"first_word + {_STREAMS}"),
+                Buffer("bits", "u8", "out", _BITS),
+            ),
+            work_items=f"-(-{_BITS} // 4)",
+            stream_bits=_BITS,
         ),
         Op(
             "activation",

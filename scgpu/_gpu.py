@@ -107,6 +107,11 @@ def versions() -> dict[str, str]:
     return {"wgpu": _wgpu().__version__, "wgpu-native": native.__version__}
 
 
+def _whole(nbytes: int) -> int:
+    """Bytes that a copy moves: whole units of four."""
+    return -(-nbytes // 4) * 4
+
+
 class GpuBuffer:
     """A typed part of a pooled storage buffer; the memory returns to the pool with the object."""
 
@@ -365,7 +370,7 @@ class GpuSubmission:
             for size, dtype in self._layout:
                 end = begin + size * dtype.itemsize
                 arrays.append(content[begin:end].view(dtype))
-                begin = end
+                begin += _whole(end - begin)
             self._result = arrays
         return self._result
 
@@ -394,7 +399,7 @@ class GpuProgram:
         self._steps = steps  # they hold the buffers
         self._calls: list[Call] = [(op, step.params) for op, step in zip(ops, steps, strict=True)]
         self._read = read
-        self._nbytes = sum(buffer.size * buffer.dtype.itemsize for buffer in read)
+        self._nbytes = sum(_whole(buffer.size * buffer.dtype.itemsize) for buffer in read)
         if recorder:
             recorder.stage("check")
 
@@ -462,8 +467,8 @@ class GpuBackend:
             optional = sorted({TIMESTAMPS, *_abi.FEATURES.values()} & set(adapter.features))
             self._gpu = adapter.request_device_sync(label="scgpu", required_features=[REQUIRED_FEATURE, *optional])
         limits = self._gpu.limits
-        # Kernels index u32 elements with 32 bits.
-        self.largest_buffer = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"], 1 << 34)
+        # Kernels index the bytes of a buffer with 32 bits.
+        self.largest_buffer = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"], (1 << 32) - 4)
         self._workgroups_per_dimension: int = limits["max-compute-workgroups-per-dimension"]
         self._storage = _Pool(self._gpu, _STORAGE, self.largest_buffer)
         self._staging = _Pool(self._gpu, "MAP_READ|COPY_DST", limits["max-buffer-size"])
@@ -518,7 +523,7 @@ class GpuBackend:
     def upload(self, array: NDArray[Any]) -> GpuBuffer:
         """Copy an array into a new buffer."""
         flat = np.ascontiguousarray(array).reshape(-1)
-        buffer = self.empty("u32" if flat.dtype == DTYPES["u32"] else "u64", flat.size)
+        buffer = self.empty(f"u{8 * flat.itemsize}", flat.size)
         if flat.size:
             recorder = _trace.recorder(self.device) if _trace.active else None
             with self._lock, _Translated("upload"):
@@ -526,7 +531,10 @@ class GpuBackend:
         return buffer
 
     def _write(self, buffer: GpuBuffer, array: NDArray[Any], recorder: _trace.Recorder | None) -> None:
-        self._queue.write(buffer.raw, array)
+        octets = array.view(np.uint8)
+        if octets.size % 4:
+            octets = np.concatenate([octets, np.zeros(-octets.size % 4, np.uint8)])
+        self._queue.write(buffer.raw, octets)
         self._uploaded += array.nbytes
         if recorder:
             recorder.stage("upload", array.nbytes)
@@ -560,7 +568,7 @@ class GpuBackend:
         try:
             copies, offset = [], 0
             for buffer in read:
-                if part := buffer.size * buffer.dtype.itemsize:
+                if part := _whole(buffer.size * buffer.dtype.itemsize):
                     copies.append(Copy(buffer.raw, staging, offset, part))
                     offset += part
             if timing:

@@ -87,6 +87,78 @@ def values(name: str, value: ArrayLike, polarity: Polarity) -> NDArray[np.float6
     return floats
 
 
+def bits(value: ArrayLike) -> NDArray[np.uint8]:
+    """A C-contiguous array of bits, one to a byte, of shape (..., length).
+
+    The values of a uint8 or bool array are not looked at: the kernel that reads them does that.
+    """
+    array = value if type(value) is np.ndarray else _array("bits", value)
+    if array.dtype.kind not in "biu":
+        raise TypeError(f"bits must hold booleans or the integers 0 and 1; got dtype {array.dtype}")
+    if array.ndim == 0:
+        raise ValueError(f"bits must have shape (..., length); got the single value {array[()]!r}")
+    if array.shape[-1] > LONGEST:
+        raise ValueError(f"bits may have at most {LONGEST} bits in a stream; got shape {array.shape}")
+    if array.dtype.char not in "B?":
+        require_bits(array)
+        array = array.astype(np.uint8)
+    array = np.ascontiguousarray(array)
+    return array if array.dtype.char == "B" else array.view(np.uint8)
+
+
+def require_bits(array: NDArray[Any]) -> None:
+    """Refuse an array that holds anything but 0 and 1, and say where."""
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), array.shape))
+        raise ValueError(f"bits must be 0 or 1; got {array[index]} at index {index}. For truth values pass bits != 0.")
+
+
+def words64(words: Any) -> NDArray[np.uint64]:
+    """Packed words, an array of uint64 of shape (..., W) in any layout."""
+    if type(words) is not np.ndarray or words.dtype.char not in "LQ":
+        if isinstance(words, np.ma.MaskedArray) or not isinstance(words, np.ndarray) or words.dtype.kind != "u":
+            found = f"dtype {words.dtype}" if isinstance(words, np.ndarray) else type(words).__name__
+            raise TypeError(f"words must be an ndarray of uint64; got {found}")
+        if words.dtype.itemsize != 8:
+            raise TypeError(f"words must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
+    if words.ndim == 0:
+        raise ValueError("words must have shape (..., W); got a single word")
+    return words
+
+
+def streams(words: Any, length: int) -> NDArray[np.uint64]:
+    """Packed words of streams of ``length`` bits, in any layout."""
+    array = words64(words)
+    if array.shape[-1] != -(-length // 64):
+        raise ValueError(f"words must have shape (..., {-(-length // 64)}) for length={length}; got {array.shape}")
+    return array
+
+
+def require_clear_tails(words: NDArray[np.uint64], length: int) -> None:
+    """Refuse streams with ones past ``length``, and say which."""
+    tail_bits = length % 64
+    if tail_bits and words.size and (broken := words[..., -1] >> np.uint64(tail_bits) != 0).any():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(broken)), broken.shape))
+        raise ValueError(
+            f"words has ones past length={length} in stream {index}; clear the last word's bits "
+            f"from {tail_bits} up, or give the length they belong to"
+        )
+
+
+def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: NDArray[Any]) -> None:
+    """Refuse an array that cannot take a result of this shape and type, made from ``source``."""
+    if type(out) is not np.ndarray or out.dtype != dtype:
+        found = f"dtype {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise TypeError(f"out must be an ndarray of {dtype.name}; got {found}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}; got {out.shape}")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out must be C-contiguous and writeable; leave it away to get a new array")
+    if np.may_share_memory(out, source):
+        raise ValueError("out shares memory with what it is made from; leave it away to get a new array")
+
+
 def words32(name: str, value: ArrayLike, components: int) -> NDArray[np.uint32]:
     """An array of 32-bit unsigned integers of shape (..., components)."""
     array = _array(name, value)

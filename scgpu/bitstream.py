@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
 from scgpu.arguments import Polarity
@@ -15,14 +15,15 @@ from scgpu.bitwise import bitwise
 from scgpu.count import count
 from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
-from scgpu.errors import TooLargeError
+from scgpu.pack import pack_streams
+from scgpu.unpack import unpack_streams
 
 
 class Bitstream:
     """A tensor of bitstreams of one length and polarity, 64 bits to a word.
 
     Bit ``t`` of stream ``i`` is ``(words[i, t // 64] >> (t % 64)) & 1``; bits past ``length``
-    are 0. Made by `scgpu.encode` or `Bitstream.from_words`; immutable.
+    are 0. Made by `scgpu.encode`, `Bitstream.from_words` or `Bitstream.from_bits`; immutable.
 
     Attributes
     ----------
@@ -78,25 +79,47 @@ class Bitstream:
         """
         polarity = arguments.polarity_of(polarity)
         length = arguments.length_of(length)
-        if isinstance(words, np.ma.MaskedArray) or not isinstance(words, np.ndarray) or words.dtype.kind != "u":
-            found = f"dtype {words.dtype}" if isinstance(words, np.ndarray) else type(words).__name__
-            raise TypeError(f"words must be an ndarray of uint64; got {found}")
-        if words.dtype.itemsize != 8:
-            raise TypeError(f"words must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
-        word_count = -(-length // 64)
-        if words.ndim == 0 or words.shape[-1] != word_count:
-            raise ValueError(f"words must have shape (..., {word_count}) for length={length}; got {words.shape}")
-        tail_bits = length - 64 * (word_count - 1)
-        if tail_bits < 64 and words.size and (broken := words[..., -1] >> np.uint64(tail_bits) != 0).any():
-            index = tuple(int(i) for i in np.unravel_index(int(np.argmax(broken)), broken.shape))
-            raise ValueError(
-                f"words has ones past length={length} in stream {index}; clear the last word's bits "
-                f"from {tail_bits} up, or give the length they belong to"
-            )
+        words = arguments.streams(words, length)
+        arguments.require_clear_tails(words, length)
         shape = words.shape[:-1]
         arguments.integer("number of streams", math.prod(shape), 0, 2**32 - 1)
         backend = backend_of(choose_device(device))
         return cls(backend, backend.upload(np.array(words, "<u8", order="C")), shape, length, polarity)
+
+    @classmethod
+    def from_bits(
+        cls,
+        bits: ArrayLike,
+        *,
+        polarity: Polarity = "unipolar",
+        device: str | int | Device = "auto",
+    ) -> Bitstream:
+        """Bitstreams from single bits, packed on the device.
+
+        Parameters
+        ----------
+        bits : array_like of bool or of the integers 0 and 1, shape (..., length)
+            The bits of each stream in order; ``length`` is at least 1. Copied.
+        polarity : {"unipolar", "bipolar"}
+            What the streams stand for.
+        device : str, int or Device
+            Where to put them.
+
+        Raises
+        ------
+        ValueError
+            A value that is neither 0 nor 1, or streams without bits.
+        TypeError
+            ``bits`` holds no integers or booleans.
+        """
+        polarity = arguments.polarity_of(polarity)
+        array = arguments.bits(bits)
+        length = arguments.length_of(array.shape[-1])
+        backend = backend_of(choose_device(device))
+        shape = array.shape[:-1]
+        words = backend.empty("u64", math.prod(shape) * -(-length // 64))
+        pack_streams(backend, array, words, read=False)
+        return cls(backend, words, shape, length, polarity)
 
     @property
     def device(self) -> Device:
@@ -125,11 +148,8 @@ class Bitstream:
 
     def bits(self) -> NDArray[np.uint8]:
         """Single bits, 0 or 1: uint8 of shape (..., length), in stream order."""
-        total = math.prod(self.shape) * self.length
-        if total > np.iinfo(np.int64).max:
-            raise TooLargeError(f"bits() would make {total:,} bytes; take .words instead")
-        octets = np.ascontiguousarray(self.words).view(np.uint8)
-        return np.unpackbits(octets, axis=-1, count=self.length, bitorder="little")
+        flat = unpack_streams(self._backend, self._buffer, math.prod(self.shape), self.length)
+        return flat.reshape(*self.shape, self.length)
 
     def to(self, device: str | int | Device) -> Bitstream:
         """The same bitstreams on another device (itself when it is there already)."""

@@ -235,6 +235,31 @@ def _bitwise(rng: Rng) -> Case:
     return make_case("bitwise", params, inputs)
 
 
+def _rows(rng: Rng) -> dict[str, int]:
+    """Parameters of pack and unpack: streams of any length, whose rows of bits begin at any byte."""
+    word_count, tail_bits = _length(rng)
+    return {
+        "stream_count": int(rng.integers(1, 40)),
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        "first_word": int(rng.choice((0, 0, 5))),
+    }
+
+
+def _pack(rng: Rng) -> Case:
+    params = _rows(rng)
+    bits = rng.integers(0, 2, OPS["pack"].sizes(*params.values())[0], dtype=np.uint8)
+    if rng.random() < 0.5:
+        bits[int(rng.integers(bits.size))] = int(rng.choice((2, 128, 255)))
+    return make_case("pack", params, {"bits": bits, "refused": np.zeros(1, np.uint32)})
+
+
+def _unpack(rng: Rng) -> Case:
+    params = _rows(rng)
+    size = OPS["unpack"].sizes(*params.values())[0]
+    return make_case("unpack", params, {"words": rng.integers(0, 2**64, size, dtype=np.uint64)})
+
+
 def _activation(rng: Rng) -> Case:
     elements = int(rng.integers(1, 300))
     full_scale = int(rng.choice((1, 2, 3, 1000, 0x8000_0000, 0xFFFF_FFFF, int(_u32(rng, 1)[0]) | 1)))
@@ -257,6 +282,8 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "lookup": _lookup,
     "count": _count,
     "bitwise": _bitwise,
+    "pack": _pack,
+    "unpack": _unpack,
     "activation": _activation,
 }
 

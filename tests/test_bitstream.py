@@ -31,6 +31,32 @@ def test_from_words_reads_any_layout(chosen: scgpu.Device) -> None:
         assert np.array_equal(scgpu.Bitstream.from_words(words, 128, device=chosen).words, part)
 
 
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_from_bits_round_trip(length: int, chosen: scgpu.Device) -> None:
+    bits = np.random.default_rng(length).integers(0, 2, (3, 2, length), dtype=np.uint8)
+    streams = scgpu.Bitstream.from_bits(bits, polarity="bipolar", device=chosen)
+    assert streams.shape == (3, 2) and streams.length == length and streams.device == chosen
+    assert streams.polarity == "bipolar"
+    assert streams == scgpu.Bitstream.from_words(scgpu.pack(bits), length, polarity="bipolar", device="numpy")
+    assert np.array_equal(streams.bits(), bits) and streams.bits().dtype == np.uint8
+    assert np.array_equal(streams.count(), bits.sum(axis=-1))
+    bits[:] = 0
+    assert streams.count().any()
+
+
+def test_from_bits_of_no_streams(chosen: scgpu.Device) -> None:
+    streams = scgpu.Bitstream.from_bits(np.empty((0, 70), np.uint8), device=chosen)
+    assert streams.shape == (0,) and streams.length == 70
+    assert streams.bits().shape == (0, 70) and streams.words.shape == (0, 2) and streams.count().shape == (0,)
+
+
+def test_from_bits_rejects() -> None:
+    with pytest.raises(ValueError, match="length must be from 1"):
+        scgpu.Bitstream.from_bits(np.empty((3, 0), np.uint8))
+    with pytest.raises(ValueError, match="polarity must be one of"):
+        scgpu.Bitstream.from_bits([0, 1], polarity="up")  # type: ignore[arg-type]
+
+
 def test_from_words_copies(chosen: scgpu.Device) -> None:
     words = np.zeros((2, 1), np.uint64)
     streams = scgpu.Bitstream.from_words(words, 64, device=chosen)

@@ -54,8 +54,16 @@ def large_cases() -> list[Case]:
         made.append(make_case("dense", params, inputs))
     params = {"block_count": 30_001, "rounds": 10}
     made.append(make_case("philox", params, {"counters": u32(4 * 30_001), "keys": u32(2 * 30_001)}))
-    params = {"stream_count": 1003, "word_count": 301, "segment_words": 100, "segment_count": 4}
-    made.append(make_case("count", params, {"words": words(1003, 301)}))
+    for streams, word_count, segment_words in ((1003, 301, 100), (1, 300_001, 1000)):
+        params = {"stream_count": streams, "word_count": word_count, "segment_words": segment_words}
+        params["segment_count"] = -(-word_count // segment_words)
+        made.append(make_case("count", params, {"words": words(streams, word_count)}))
+    # the small ones are shared only with threads that are awake
+    for streams, word_count in ((1, 70_001), (1003, 70), (1, 9_001)):
+        params = {"stream_count": streams, "word_count": word_count, "tail_bits": 9, "first_word": 3}
+        bits = rng.integers(0, 2, OPS["pack"].sizes(*params.values())[0], dtype=np.uint8)
+        made.append(make_case("pack", params, {"bits": bits, "refused": np.zeros(1, np.uint32)}))
+        made.append(make_case("unpack", params, {"words": words(3 + streams * word_count)}))
     for operation in range(4):
         params = {"operation": operation, "stream_count": 1003, "word_count": 201, "tail_bits": 9}
         made.append(make_case("bitwise", params, {"left": words(1003, 201), "right": words(1003, 201)}))
@@ -141,6 +149,39 @@ def test_threads_run_every_part_once() -> None:
     for caller in callers:
         caller.join()
     assert wrong == []
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_report_a_wrong_bit_from_any_part() -> None:
+    scgpu.set_num_threads(3)
+    bits = np.zeros(64 * 70_000, np.uint8)
+    for t in (0, bits.size // 3, bits.size - 1):
+        bits[t] = 2
+        with pytest.raises(ValueError, match=rf"got 2 at index \({t},\)"):
+            scgpu.pack(bits)
+        bits[t] = 0
+    assert not scgpu.pack(bits).any()
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_take_up_small_work_while_they_are_awake() -> None:
+    # calls that do not pay for waking a thread, one after the other: soon the threads stay awake for them
+    code = """
+import numpy as np, scgpu, time
+scgpu.set_num_threads(2)
+bits = np.zeros(1_000_000, np.uint8)
+scgpu.pack(bits)
+deadline, shared = time.monotonic() + 60, False
+while not shared and time.monotonic() < deadline:
+    time.sleep(0.01)  # now the thread sleeps
+    begin = time.thread_time(), time.process_time()
+    for _ in range(3000):
+        scgpu.pack(bits)
+    own, all_threads = time.thread_time() - begin[0], time.process_time() - begin[1]
+    shared = all_threads > 1.3 * own
+print(shared)
+"""
+    assert python(code, SCGPU_NUM_THREADS="").stdout == "True\n"
 
 
 @pytest.mark.usefixtures("threads")

@@ -40,6 +40,12 @@ def test_import_abi_declares_parameters_and_bindings(tmp_path: Path) -> None:
         assert f"    {name}: u32," in text
 
 
+def test_import_abi_declares_bytes_and_atomics() -> None:
+    text = _wgsl.expand(OPS["pack"], _wgsl.shader_folder()).text
+    assert "@group(0) @binding(0) var<storage, read> bits: array<u32>;" in text
+    assert "@group(0) @binding(2) var<storage, read_write> refused: array<atomic<u32>>;" in text
+
+
 def test_import_of_unknown_file_raises(tmp_path: Path) -> None:
     with pytest.raises(_wgsl.ShaderImportError, match=r"count.wgsl:2: unknown #import nothing; there are abi, a"):
         expand(tmp_path, "\n#import nothing", a="")

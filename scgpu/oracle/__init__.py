@@ -20,11 +20,14 @@ from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
 from scgpu.oracle.encode import encode
 from scgpu.oracle.lookup import lookup
+from scgpu.oracle.pack import pack
 from scgpu.oracle.philox import philox
 from scgpu.oracle.prefix import prefix
+from scgpu.oracle.unpack import unpack
 
 KERNELS: dict[str, Any] = {
-    kernel.__name__: kernel for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, activation)
+    kernel.__name__: kernel
+    for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, pack, unpack, activation)
 }
 
 
