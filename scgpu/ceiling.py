@@ -20,7 +20,7 @@ _SMALLEST, _LARGEST = 1 << 16, 1 << 26
 
 def read_work(device: Device, nbytes: int) -> Callable[[], object]:
     """Work that reads so many bytes once: counting the ones of 32 streams."""
-    words = np.random.default_rng(0).integers(0, 2**64, (32, nbytes // 256), dtype=np.uint64)
+    words = np.random.default_rng(0).integers(0, 2**64, (32, max(nbytes // 256, 1)), dtype=np.uint64)
     return Bitstream.from_words(words, 64 * words.shape[1], device=device).count
 
 

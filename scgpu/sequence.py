@@ -18,7 +18,7 @@ from scgpu.encode import domain_of
 from scgpu.philox import philox4x32
 
 SequenceName = Literal["philox", "ramp"]
-SEQUENCES = ("philox", "ramp")
+SEQUENCES: tuple[SequenceName, ...] = ("philox", "ramp")
 
 ALWAYS = 0xFFFF_FFFF
 NUMBERS_AT_ONCE = 1 << 20  # 4 MiB of them, and as much of each intermediate

@@ -180,7 +180,8 @@ def run(options: argparse.Namespace) -> int:
     for name in ("seconds", "longest"):
         if not getattr(options, name) > 0:
             raise ValueError(f"--{name} must be more than 0; got {getattr(options, name)}")
-    engine, arrays = None, ()
+    engine: peers.Engine | None = None
+    arrays: tuple[peers.ArrayPeer, ...] = ()
     if not options.no_peers:
         engine = peers.engine(num_threads())
         candidates = (peers.numpy_peer(), peers.cupy_peer(), peers.torch_peer())

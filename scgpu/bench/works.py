@@ -11,11 +11,11 @@ from scgpu import ceiling
 from scgpu.backend import Device
 from scgpu.bench import peers
 from scgpu.bench.peers import Work
-from scgpu.bitstream import Bitstream
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.encode import encode
 from scgpu.pack import pack
+from scgpu.sequence import SEQUENCES, SequenceName
 from scgpu.unpack import unpack
 
 LENGTH = 1024
@@ -101,62 +101,58 @@ class Bench:
 
     def batches(self) -> Iterator[Case]:
         """Batches of numbers, encoding included."""
-        device, engine = self.device, self.engine
         for batch in BATCHES:
             for n, m in SHAPES:
-                x = np.random.default_rng(1).random((batch, n))
-                bits = batch * n * m * LENGTH
+                yield self._batch(batch, n, m)
 
-                def ours(n: int = n, m: int = m, x: np.ndarray = x) -> Work:
-                    layer = DenseLayer(n, m, LENGTH, device=device)
-                    return lambda: layer.forward(x)
+    def _batch(self, batch: int, n_inputs: int, n_neurons: int) -> Case:
+        device, engine = self.device, self.engine
+        x = np.random.default_rng(1).random((batch, n_inputs))
+        bits = batch * n_inputs * n_neurons * LENGTH
 
-                others: dict[str, Callable[[], Work]] = {}
-                if engine:
-                    others[peers.ENGINE] = lambda n=n, m=m, x=x: engine.batch(n, m, LENGTH, x)  # type: ignore[misc]
+        def ours() -> Work:
+            layer = DenseLayer(n_inputs, n_neurons, LENGTH, device=device)
+            return lambda: layer.forward(x)
 
-                def least(bits: int = bits, batch: int = batch) -> Work | float | None:
-                    if batch == 1:
-                        return ceiling.read_work(device, bits // 8)
-                    rate = ceiling.product_rate(device)
-                    return bits / 64 / rate if rate else None
+        def least() -> Work | float | None:
+            if batch == 1:
+                return ceiling.read_work(device, bits // 8)
+            rate = ceiling.product_rate(device)
+            return bits / 64 / rate if rate else None
 
-                yield Case(f"batch of {batch}, encoding included", f"{n}x{m}", bits, ours, others, least)
+        others: dict[str, Callable[[], Work]] = {}
+        if engine:
+            others[peers.ENGINE] = lambda: engine.batch(n_inputs, n_neurons, LENGTH, x)
+        return Case(f"batch of {batch}, encoding included", f"{n_inputs}x{n_neurons}", bits, ours, others, least)
 
     def shared(self) -> Iterator[Case]:
         """Shared weight streams; the peers multiply independent ones, which cost the same bits."""
-        device, engine = self.device, self.engine
-        for sequence in ("philox", "ramp"):
+        for sequence in SEQUENCES:
             for n, m, length in SHARED:
-                streams = encode(np.random.default_rng(1).random(n), length, device=device)
-                words = streams.words.copy()
+                yield self._shared(sequence, n, m, length)
 
-                def ours(n: int = n, m: int = m, length: int = length, sequence: str = sequence,
-                         streams: Bitstream = streams) -> Work:  # fmt: skip
-                    layer = DenseLayer(
-                        n,
-                        m,
-                        length,
-                        weight_streams="shared",
-                        sequence=sequence,
-                        device=device,  # type: ignore[arg-type]
-                    )
-                    return lambda: layer.forward_prepacked(streams)
+    def _shared(self, sequence: SequenceName, n_inputs: int, n_neurons: int, length: int) -> Case:
+        device, engine = self.device, self.engine
+        streams = encode(np.random.default_rng(1).random(n_inputs), length, device=device)
+        words = streams.words.copy()
 
-                others: dict[str, Callable[[], Work]] = {}
-                if engine:
-                    others[peers.ENGINE] = (  # type: ignore[misc]
-                        lambda n=n, m=m, length=length, words=words: engine.prepacked(n, m, length, words)
-                    )
-                read = 2 * n * m + (2 * n * length if sequence == "philox" else 0)
-                yield Case(
-                    f"shared weight streams, {sequence}, one sample, prepacked",
-                    f"{n}x{m}, L = {length}",
-                    n * m * length,
-                    ours,
-                    others,
-                    lambda read=read: ceiling.read_work(device, read),  # type: ignore[misc]
-                )
+        def ours() -> Work:
+            layer = DenseLayer(n_inputs, n_neurons, length, weight_streams="shared", sequence=sequence, device=device)
+            return lambda: layer.forward_prepacked(streams)
+
+        others: dict[str, Callable[[], Work]] = {}
+        if engine:
+            others[peers.ENGINE] = lambda: engine.prepacked(n_inputs, n_neurons, length, words)
+        # What has to be read: two bytes for each weight, and for each position of an order.
+        read = 2 * n_inputs * (n_neurons + (length if sequence == "philox" else 0))
+        return Case(
+            f"shared weight streams, {sequence}, one sample, prepacked",
+            f"{n_inputs}x{n_neurons}, L = {length}",
+            n_inputs * n_neurons * length,
+            ours,
+            others,
+            lambda: ceiling.read_work(device, read),
+        )
 
     def encode(self) -> Iterator[Case]:
         """Encoding of numbers; the ceiling has comparators of 8 bits, which two Philox blocks decide."""
