@@ -24,7 +24,7 @@ from typing import Any, Literal
 CONTRACT_VERSION = 1
 
 # Files of shaders/shared/ that need a wgpu feature.
-FEATURES = {"workgroup_sum_subgroup": "subgroup"}
+FEATURES = {"workgroup_sum_subgroup": "subgroup", "multiply_wide_int64": "shader-int64"}
 
 Params = Mapping[str, int]
 Variant = dict[str, int]
@@ -276,6 +276,13 @@ def _dense_class(params: Params) -> str:
     return f"{batch}, {neurons} neurons, {rows} rows"
 
 
+# How Philox multiplies: by 16-bit halves, or with 64-bit integers.
+_MULTIPLY_WIDE: dict[str, Any] = {
+    "variants": ({"wg_size": 64, "multiply_wide": 0}, {"wg_size": 64, "multiply_wide": 1}),
+    "imports": {"multiply_wide": ("multiply_wide", "multiply_wide_int64")},
+    "choose": lambda params, adapter: int("shader-int64" in adapter.features),
+}
+
 _STREAMS = "stream_count * word_count"
 _BITS = "stream_count * (64 * word_count - 64 + tail_bits)"
 _COUNTS = "count_offset + (sample_count - 1) * count_stride + neuron_count"
@@ -298,6 +305,7 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u32", "out", "4 * block_count"),
             ),
             work_items="block_count",
+            **_MULTIPLY_WIDE,
         ),
         Op(
             "encode",
@@ -318,6 +326,7 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
             ),
             work_items="sample_count * stream_count * word_count",
+            **_MULTIPLY_WIDE,
             stream_bits="64 * sample_count * stream_count * word_count",
         ),
         Op(

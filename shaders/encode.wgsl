@@ -20,7 +20,7 @@ fn walk(threshold: u32, word: u32, stream: u32, sample: u32) -> u32 {
     var rest = threshold;
     for (var b = 0u; b < 8u && rest != 0u && undecided != 0u; b++) {
         let counter = vec4(8u * word + b, stream, sample, params.domain);
-        let draws = philox_block(counter, vec2(params.key_lo, params.key_hi), 10u);
+        let draws = philox_ten(counter, vec2(params.key_lo, params.key_hi));
         for (var k = 0u; k < 4u; k++) {
             let draw = draws[k];
             let one = (rest >> 31u) != 0u;
