@@ -6,7 +6,7 @@ Three things run in turns, in one process, and each line gives medians and the q
   call made directly to wgpu-native, with buffers, bind groups and staging kept;
 * kernels: the same with the uploads, dispatches and readback of the layer below: what its kernels
   take on top of the floor, and what no Python around them can save;
-* forward: `DenseLayer(64, 32, 1024).forward` of one sample;
+* forward: `DenseLayer(*SIZE).forward` of one sample, for a small layer and one of 32,768 words;
 * stream: the same for each of 32 samples through `submit`, which overlap.
 
 Usage: python tools/gpu_floor.py [--device NAME ...] [--seconds S] [--json FILE]
@@ -34,6 +34,7 @@ from scgpu.devices import backend_of
 
 BYTES = 4096
 STREAM = 32
+SIZES = ((16, 8, 256), (64, 32, 1024))
 TRIVIAL = """
 var<immediate> last: u32;
 @group(0) @binding(0) var<storage, read> source: array<u32>;
@@ -184,7 +185,7 @@ def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", action="append", help="measure this adapter; may be repeated (default: all)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="time for each adapter (default 4)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time for each adapter and layer (default 4)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     chosen = [scgpu.device(name) for name in options.device or ()] or [d for d in scgpu.devices() if d.kind == "gpu"]
@@ -193,19 +194,21 @@ def main() -> None:
         backend = backend_of(device)
         if not isinstance(backend, GpuBackend):
             raise SystemExit(f"{device} is no GPU adapter")
-        layer = scgpu.DenseLayer(64, 32, 1024, device=device)
-        x = np.random.default_rng(0).random(64)
-        works: dict[str, Work] = {
-            "floor": floor_of(backend._gpu),
-            "kernels": kernels_of(backend, layer, x),
-            "forward": partial(layer.forward, x),
-            "stream": stream_of(layer, x),
-        }
-        figures[str(device)] = found = measured(works, options.seconds)
-        print(device)
-        for name, (median, least) in found.items():
-            share = f"{median / found['floor'][0]:5.2f} x floor {median / found['kernels'][0]:5.2f} x kernels"
-            print(f"  {name:8} {median:7.1f} ({least:7.1f})  {share}")
+        for size in SIZES:
+            layer = scgpu.DenseLayer(*size, device=device)
+            x = np.random.default_rng(0).random(layer.n_inputs)
+            works: dict[str, Work] = {
+                "floor": floor_of(backend._gpu),
+                "kernels": kernels_of(backend, layer, x),
+                "forward": partial(layer.forward, x),
+                "stream": stream_of(layer, x),
+            }
+            name_of_layer = f"{device}, layer {size[0]}x{size[1]}, L = {size[2]}"
+            figures[name_of_layer] = found = measured(works, options.seconds)
+            print(name_of_layer)
+            for name, (median, least) in found.items():
+                share = f"{median / found['floor'][0]:5.2f} x floor {median / found['kernels'][0]:5.2f} x kernels"
+                print(f"  {name:8} {median:7.1f} ({least:7.1f})  {share}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
