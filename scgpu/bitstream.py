@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,12 +12,45 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device
-from scgpu.bitwise import bitwise
+from scgpu.bitwise import BitOperation, bitwise
 from scgpu.count import count
 from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
 from scgpu.pack import pack_streams
 from scgpu.unpack import unpack_streams
+
+
+class Part(NamedTuple):
+    """Streams ``begin .. end`` of a flattened tensor, in one buffer."""
+
+    begin: int
+    end: int
+    buffer: Any
+
+
+def part_ranges(backend: Backend, shape: tuple[int, ...], length: int) -> list[tuple[int, int]]:
+    """Which streams of a tensor share a buffer: all, or as many rows of the last axis as fit, or parts of a row.
+
+    Raises
+    ------
+    TooLargeError
+        When no buffer holds one stream, or the memory not all of them.
+    """
+    stream_bytes = -(-length // 64) * 8
+    total, row = math.prod(shape), shape[-1] if shape else 1
+    most = backend.largest_buffer // stream_bytes
+    if total <= most:
+        backend.require(total * stream_bytes)
+        return [(0, total)]
+    backend.require(stream_bytes)
+    backend.require_total(total * stream_bytes)
+    if row <= most:
+        return [(begin, min(begin + most // row * row, total)) for begin in range(0, total, most // row * row)]
+    return [
+        (begin, min(begin + most, first + row))
+        for first in range(0, total, row)
+        for begin in range(first, first + row, most)
+    ]
 
 
 class Bitstream:
@@ -37,13 +71,15 @@ class Bitstream:
         Where the words are.
     """
 
-    __slots__ = ("_backend", "_buffer", "length", "polarity", "shape")
+    __slots__ = ("_backend", "_parts", "length", "polarity", "shape")
     __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None  # ndarray & Bitstream is an error, not an array of Bitstreams
 
-    def __init__(self, backend: Backend, buffer: Any, shape: tuple[int, ...], length: int, polarity: Polarity) -> None:
+    def __init__(
+        self, backend: Backend, parts: Sequence[Part], shape: tuple[int, ...], length: int, polarity: Polarity
+    ) -> None:
         self._backend = backend
-        self._buffer = buffer
+        self._parts = tuple(parts)
         self.shape = shape
         self.length = length
         self.polarity = polarity
@@ -84,7 +120,17 @@ class Bitstream:
         shape = words.shape[:-1]
         arguments.integer("number of streams", math.prod(shape), 0, 2**32 - 1)
         backend = backend_of(choose_device(device))
-        return cls(backend, backend.upload(np.array(words, "<u8", order="C")), shape, length, polarity)
+        return cls._uploaded(backend, np.array(words, "<u8", order="C"), shape, length, polarity)
+
+    @classmethod
+    def _uploaded(
+        cls, backend: Backend, words: NDArray[np.uint64], shape: tuple[int, ...], length: int, polarity: Polarity
+    ) -> Bitstream:
+        rows = words.reshape(math.prod(shape), -(-length // 64))
+        parts = [
+            Part(begin, end, backend.upload(rows[begin:end])) for begin, end in part_ranges(backend, shape, length)
+        ]
+        return cls(backend, parts, shape, length, polarity)
 
     @classmethod
     def from_bits(
@@ -117,9 +163,13 @@ class Bitstream:
         length = arguments.length_of(array.shape[-1])
         backend = backend_of(choose_device(device))
         shape = array.shape[:-1]
-        words = backend.empty("u64", math.prod(shape) * -(-length // 64))
-        pack_streams(backend, array, words, read=False)
-        return cls(backend, words, shape, length, polarity)
+        rows = array.reshape(math.prod(shape), length)
+        parts = []
+        for begin, end in part_ranges(backend, shape, length):
+            words = backend.empty("u64", (end - begin) * -(-length // 64))
+            pack_streams(backend, rows[begin:end], words, read=False)
+            parts.append(Part(begin, end, words))
+        return cls(backend, parts, shape, length, polarity)
 
     @property
     def device(self) -> Device:
@@ -127,17 +177,28 @@ class Bitstream:
         return self._backend.device
 
     @property
+    def _buffer(self) -> Any:
+        """The buffer of a tensor that has one."""
+        (part,) = self._parts
+        return part.buffer
+
+    @property
     def words(self) -> NDArray[np.uint64]:
         """The packed words, read-only, shape (..., W), fetched from the device."""
-        (flat,) = self._backend.execute([], [self._buffer])
-        view = flat.reshape(*self.shape, -(-self.length // 64))
+        view = self._flat().reshape(*self.shape, -(-self.length // 64))
         view.flags.writeable = False
         return view
+
+    def _flat(self) -> NDArray[np.uint64]:
+        contents = [self._backend.execute([], [part.buffer])[0] for part in self._parts]
+        return contents[0] if len(contents) == 1 else np.concatenate(contents)
 
     def count(self) -> NDArray[np.uint64]:
         """Ones of each stream, counted on the device: uint64 of `shape`."""
         word_count = -(-self.length // 64)
-        return count(self._backend, self._buffer, math.prod(self.shape), word_count).reshape(self.shape)[()]
+        counts = [count(self._backend, part.buffer, part.end - part.begin, word_count) for part in self._parts]
+        flat = counts[0] if len(counts) == 1 else np.concatenate(counts)
+        return flat.reshape(self.shape)[()]
 
     def value(self) -> NDArray[np.float64]:
         """Value of each stream: float64 of `shape`; p = count / length, bipolar 2 p - 1."""
@@ -148,7 +209,8 @@ class Bitstream:
 
     def bits(self) -> NDArray[np.uint8]:
         """Single bits, 0 or 1: uint8 of shape (..., length), in stream order."""
-        flat = unpack_streams(self._backend, self._buffer, math.prod(self.shape), self.length)
+        bits = [unpack_streams(self._backend, part.buffer, part.end - part.begin, self.length) for part in self._parts]
+        flat = bits[0] if len(bits) == 1 else np.concatenate(bits)
         return flat.reshape(*self.shape, self.length)
 
     def to(self, device: str | int | Device) -> Bitstream:
@@ -158,29 +220,31 @@ class Bitstream:
         backend = backend_of(choose_device(device))
         if backend is self._backend:
             return self
-        (flat,) = self._backend.execute([], [self._buffer])
         # The host backends hand out their own memory; bitstreams are immutable, so it may be shared.
-        return Bitstream(backend, backend.upload(flat), self.shape, self.length, self.polarity)
+        return Bitstream._uploaded(backend, self._flat(), self.shape, self.length, self.polarity)
 
     def _reshaped(self, *shape: int) -> Bitstream:
-        return Bitstream(self._backend, self._buffer, shape, self.length, self.polarity)
+        return Bitstream(self._backend, self._parts, shape, self.length, self.polarity)
 
-    def _combined(self, other: object, operation: Literal["bit_and", "bit_or", "bit_xor"], sign: str) -> Bitstream:
+    def _by_parts(self, operation: BitOperation, other: Bitstream) -> Bitstream:
+        parts = [
+            Part(
+                mine.begin,
+                mine.end,
+                bitwise(self._backend, operation, mine.buffer, theirs.buffer, mine.end - mine.begin, self.length),
+            )
+            for mine, theirs in zip(self._parts, other._parts, strict=True)
+        ]
+        return Bitstream(self._backend, parts, self.shape, self.length, self.polarity)
+
+    def _combined(self, other: object, operation: BitOperation, sign: str) -> Bitstream:
         if not isinstance(other, Bitstream):
             return NotImplemented  # type: ignore[no-any-return]
         for name in ("length", "polarity", "shape"):
             left, right = getattr(self, name), getattr(other, name)
             if left != right:
                 raise ValueError(f"a {sign} b needs bitstreams of equal {name}; a has {left!r}, b has {right!r}")
-        buffer = bitwise(
-            self._backend,
-            operation,
-            self._buffer,
-            other.to(self.device)._buffer,
-            math.prod(self.shape),
-            self.length,
-        )
-        return Bitstream(self._backend, buffer, self.shape, self.length, self.polarity)
+        return self._by_parts(operation, other.to(self.device))
 
     def __and__(self, other: Bitstream) -> Bitstream:
         """AND: the product of independent unipolar streams."""
@@ -196,8 +260,7 @@ class Bitstream:
 
     def __invert__(self) -> Bitstream:
         """NOT: 1 - p, or minus the bipolar value; bits past ``length`` stay 0."""
-        buffer = bitwise(self._backend, "bit_not", self._buffer, self._buffer, math.prod(self.shape), self.length)
-        return Bitstream(self._backend, buffer, self.shape, self.length, self.polarity)
+        return self._by_parts("bit_not", self)
 
     def __eq__(self, other: object) -> bool:
         """Equal length, polarity, shape and bits, wherever they lie."""

@@ -7,10 +7,12 @@ from typing import Any, Literal
 from scgpu._abi import OPS
 from scgpu.backend import Backend, Step
 
+BitOperation = Literal["bit_and", "bit_or", "bit_xor", "bit_not"]
+
 
 def bitwise(
     backend: Backend,
-    operation: Literal["bit_and", "bit_or", "bit_xor", "bit_not"],
+    operation: BitOperation,
     left: Any,
     right: Any,
     stream_count: int,

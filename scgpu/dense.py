@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Device
-from scgpu.bitstream import Bitstream
+from scgpu.bitstream import Bitstream, Part
 from scgpu.devices import backend_of
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
@@ -311,11 +311,23 @@ class DenseLayer:
         backend = self._streams.backend
         if inputs._backend is not backend:
             inputs = inputs.to(self._device)
-        counts = backend.empty("u32", batch * self.n_neurons)
-        (out,) = backend.execute(
-            self._streams.steps(inputs._buffer, counts, self._streams.scratch(batch), batch), [counts]
-        )
+        outs = [self._counts_of_part(part) for part in inputs._parts]
+        out = outs[0] if len(outs) == 1 else np.concatenate(outs)
         return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
+
+    def _counts_of_part(self, part: Part) -> NDArray[np.uint32]:
+        """Counts of the samples whose input streams share a buffer."""
+        batch, split = divmod(part.end - part.begin, self.n_inputs)
+        if split:
+            raise TooLargeError(
+                f"the input streams of one sample (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
+                f"buffer of {self._device}; use a smaller length or device='cpu'"
+            )
+        backend = self._streams.backend
+        counts = backend.empty("u32", batch * self.n_neurons)
+        steps = self._streams.steps(part.buffer, counts, self._streams.scratch(batch), batch)
+        (out,) = backend.execute(steps, [counts])
+        return out
 
     def forward_prepacked(self, inputs: Bitstream) -> NDArray[np.float64]:
         """Values of the neurons for input streams that exist already; see `counts_prepacked`."""

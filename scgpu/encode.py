@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Device, Step
-from scgpu.bitstream import Bitstream
+from scgpu.bitstream import Bitstream, Part, part_ranges
 from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
 from scgpu.errors import TooLargeError
@@ -150,20 +150,26 @@ def encode(
         raise TooLargeError(f"p has {values.size:,} values; at most 2**32 - 1 streams fit one call: split the batch")
     backend = backend_of(choose_device(device))
     try:
-        words = backend.empty("u64", values.size * -(-length // 64))
+        ranges = part_ranges(backend, shape, length)
+        words = [backend.empty("u64", (end - begin) * -(-length // 64)) for begin, end in ranges]
     except TooLargeError as error:
         raise TooLargeError(f"p of shape {shape} at length={length} does not fit: {error}") from None
-    if values.size:
+    flat = values.reshape(-1)
+    for (begin, end), buffer in zip(ranges, words, strict=True):
+        if begin == end:
+            continue
+        sample, stream = divmod(begin, stream_count)  # a part is some rows, or some streams of one
         step = encode_step(
-            backend.upload(thresholds_of(values, polarity, resolution)),
-            words,
-            sample_count=sample_count,
-            stream_count=stream_count,
+            backend.upload(thresholds_of(flat[begin:end], polarity, resolution)),
+            buffer,
+            sample_count=max((end - begin) // stream_count, 1),
+            stream_count=min(end - begin, stream_count),
             length=length,
             seed=seed,
-            first_sample=first_sample,
-            first_stream=first_stream,
+            first_sample=first_sample + sample,
+            first_stream=first_stream + stream,
             domain=domain_of(purpose, tensor_id),
         )
         backend.execute([step])
-    return Bitstream(backend, words, shape, length, polarity)
+    parts = [Part(begin, end, buffer) for (begin, end), buffer in zip(ranges, words, strict=True)]
+    return Bitstream(backend, parts, shape, length, polarity)

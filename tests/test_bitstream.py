@@ -124,3 +124,48 @@ def test_pooled_memory_is_not_shared_between_streams(gpu: scgpu.Device) -> None:
         assert streams == scgpu.encode([i / 20], 500, i, device="numpy")
     backend: Any = backend_of(gpu)
     assert len(backend._storage._idle.get(256, [])) < 50
+
+
+@pytest.mark.parametrize("largest", [64, 192, 400, 10_000])
+def test_bitstreams_in_several_buffers(largest: int, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a stream of 500 bits takes 64 bytes, a row of three 192: parts of rows, rows, several rows, all
+    p = np.random.default_rng(0).random((7, 3))
+    plain = scgpu.encode(p, 500, 5, first_sample=2, first_stream=4, device="numpy")
+    other = scgpu.encode(p[::-1], 500, 6, device="numpy")
+    backend: Any = backend_of(gpu)
+    monkeypatch.setattr(backend, "largest_buffer", largest)
+    split = scgpu.encode(p, 500, 5, first_sample=2, first_stream=4, device=gpu)
+    assert len(split._parts) == {64: 21, 192: 7, 400: 4, 10_000: 1}[largest]
+    assert (
+        split == plain and np.array_equal(split.count(), plain.count()) and np.array_equal(split.bits(), plain.bits())
+    )
+    assert scgpu.Bitstream.from_words(plain.words, 500, device=gpu) == plain == split.to("numpy") == plain.to(gpu)
+    assert scgpu.Bitstream.from_bits(plain.bits(), device=gpu) == plain
+    assert split & other == plain & other and split | other == plain | other and split ^ other == plain ^ other
+    assert ~split == ~plain
+    layer = scgpu.DenseLayer(3, 2, 500, device="numpy")
+    if largest >= 192:
+        on_gpu = scgpu.DenseLayer(3, 2, 500, device=gpu)
+        assert np.array_equal(on_gpu.counts_prepacked(split), layer.counts_prepacked(plain))
+    monkeypatch.setattr(backend, "largest_buffer", 63)
+    with pytest.raises(scgpu.TooLargeError, match=r"p of shape \(7, 3\) .* does not fit: 64 bytes are needed"):
+        scgpu.encode(p, 500, device=gpu)
+
+
+def test_a_sample_split_over_buffers_is_refused(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(3, 2, 100, device=gpu)
+    monkeypatch.setattr(backend_of(gpu), "largest_buffer", 32)
+    streams = scgpu.encode(np.zeros((2, 3)), 100, device=gpu)
+    with pytest.raises(scgpu.TooLargeError, match=r"one sample \(n_inputs=3, length=100\) do not fit a buffer"):
+        layer.counts_prepacked(streams)
+
+
+def test_bitstreams_above_a_buffer_of_the_adapter(gpu: scgpu.Device) -> None:
+    # 131 MiB; software adapters bind 128
+    p = np.zeros((1050, 1024))
+    p[::5], p[-1] = 0.5, 1.0
+    streams = scgpu.encode(p, 1024, device=gpu)
+    assert len(streams._parts) == -(-1050 * (1 << 17) // backend_of(gpu).largest_buffer)
+    assert np.array_equal(
+        streams.count()[[0, 1, 1045, 1049]], scgpu.encode(p, 1024, device="cpu").count()[[0, 1, 1045, 1049]]
+    )
