@@ -10,9 +10,10 @@ from functools import cache
 import numpy as np
 
 from scgpu import _trace
-from scgpu.backend import Device, Step
+from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
 from scgpu.devices import backend_of
+from scgpu.weights import dense_step
 
 SECONDS = 0.05  # that one ceiling is measured for
 _SMALLEST, _LARGEST = 1 << 16, 1 << 26
@@ -34,24 +35,12 @@ def product_work(device: Device) -> tuple[Callable[[], object], int]:
     backend = backend_of(device)
     samples, neurons, row_words = _product_sizes(device)
     rng = np.random.default_rng(0)
-    params = {
-        "sample_count": samples,
-        "neuron_count": neurons,
-        "row_words": row_words,
-        "word_begin": 0,
-        "word_end": row_words,
-        "count_offset": 0,
-        "count_stride": neurons,
-        "initial": 0,
-        "accumulate": 0,
-        "bipolar": 0,
-    }
     buffers = (
         backend.upload(rng.integers(0, 2**64, neurons * row_words, dtype=np.uint64)),
         backend.upload(rng.integers(0, 2**64, samples * row_words, dtype=np.uint64)),
         backend.empty("u32", samples * neurons),
     )
-    step = Step("dense", params, buffers)
+    step = dense_step(*buffers, sample_count=samples, neuron_count=neurons, row_words=row_words)
     return lambda: backend.execute([step], [buffers[2]]), math.prod(_product_sizes(device))
 
 

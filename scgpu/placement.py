@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from scgpu import cache
-from scgpu.backend import Backend, Device, Step
+from scgpu.backend import Backend, Device
 from scgpu.devices import ADAPTER_VARIABLE, backend_of, device
 from scgpu.encode import encode_step
 from scgpu.errors import NativeLibraryError
 from scgpu.lookup import lookup_steps
 from scgpu.prefix import entry_count, prefix_step
 from scgpu.threads import num_threads
+from scgpu.weights import dense_step
 
 REPEATS = 5
 
@@ -107,20 +108,9 @@ class _Trial:
 
     def dense(self, samples: int, neurons: int, row_words: int) -> Callable[[], object]:
         """Multiply so many samples with so many neurons."""
-        params = {
-            "sample_count": samples,
-            "neuron_count": neurons,
-            "row_words": row_words,
-            "word_begin": 0,
-            "word_end": row_words,
-            "count_offset": 0,
-            "count_stride": neurons,
-            "initial": 0,
-            "accumulate": 0,
-            "bipolar": 0,
-        }
         counts = self._backend.empty("u32", samples * neurons)
-        step = Step("dense", params, (self._words(neurons * row_words), self._words(samples * row_words), counts))
+        weights, inputs = self._words(neurons * row_words), self._words(samples * row_words)
+        step = dense_step(weights, inputs, counts, sample_count=samples, neuron_count=neurons, row_words=row_words)
         return lambda: self._backend.execute([step], [counts])
 
     def shared(self, neurons: int, inputs: int, length: int) -> tuple[Callable[[], object], Callable[[], object]]:

@@ -51,6 +51,38 @@ class Form:
         return -(-self.length // 64)
 
 
+def dense_step(
+    weights: Any,
+    inputs: Any,
+    counts: Any,
+    *,
+    sample_count: int,
+    neuron_count: int,
+    row_words: int,
+    word_begin: int = 0,
+    word_end: int | None = None,
+    count_offset: int = 0,
+    count_stride: int | None = None,
+    initial: int = 0,
+    accumulate: bool = False,
+    bipolar: bool = False,
+) -> Step:
+    """The kernel call that counts products of weights (neuron, word) and inputs (sample, word), over some words."""
+    params = {
+        "sample_count": sample_count,
+        "neuron_count": neuron_count,
+        "row_words": row_words,
+        "word_begin": word_begin,
+        "word_end": row_words if word_end is None else word_end,
+        "count_offset": count_offset,
+        "count_stride": neuron_count if count_stride is None else count_stride,
+        "initial": initial,
+        "accumulate": int(accumulate),
+        "bipolar": int(bipolar),
+    }
+    return Step("dense", params, (weights, inputs, counts))
+
+
 class WeightStreams(Protocol):
     """A layer's weight streams on its device."""
 
@@ -136,21 +168,20 @@ class IndependentStreams:
         row_words = form.n_inputs * form.word_count
         bipolar = form.polarity == "bipolar"
         return [
-            Step(
-                "dense",
-                {
-                    "sample_count": sample_count,
-                    "neuron_count": part.shape[0],
-                    "row_words": row_words,
-                    "word_begin": begin,
-                    "word_end": min(begin + PASS_WORDS, row_words),
-                    "count_offset": count_offset + first_neuron,
-                    "count_stride": form.n_neurons,
-                    "initial": form.n_inputs * form.length if bipolar else 0,
-                    "accumulate": int(begin > 0),
-                    "bipolar": int(bipolar),
-                },
-                (part._buffer, inputs, counts),
+            dense_step(
+                part._buffer,
+                inputs,
+                counts,
+                sample_count=sample_count,
+                neuron_count=part.shape[0],
+                row_words=row_words,
+                word_begin=begin,
+                word_end=min(begin + PASS_WORDS, row_words),
+                count_offset=count_offset + first_neuron,
+                count_stride=form.n_neurons,
+                initial=form.n_inputs * form.length if bipolar else 0,
+                accumulate=begin > 0,
+                bipolar=bipolar,
             )
             for first_neuron, part in self.parts
             for begin in range(0, row_words, PASS_WORDS)
