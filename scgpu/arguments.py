@@ -110,12 +110,11 @@ def require_bits(array: NDArray[Any]) -> None:
 
 def words64(words: Any) -> NDArray[np.uint64]:
     """Packed words, an array of uint64 of shape (..., W) in any layout."""
-    if type(words) is not np.ndarray or words.dtype.char not in "LQ":
-        if isinstance(words, np.ma.MaskedArray) or not isinstance(words, np.ndarray) or words.dtype.kind != "u":
-            found = f"dtype {words.dtype}" if isinstance(words, np.ndarray) else type(words).__name__
-            raise TypeError(f"words must be an ndarray of uint64; got {found}")
-        if words.dtype.itemsize != 8:
-            raise TypeError(f"words must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
+    if isinstance(words, np.ma.MaskedArray) or not isinstance(words, np.ndarray) or words.dtype.kind != "u":
+        found = f"dtype {words.dtype}" if isinstance(words, np.ndarray) else type(words).__name__
+        raise TypeError(f"words must be an ndarray of uint64; got {found}")
+    if words.dtype.itemsize != 8:
+        raise TypeError(f"words must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
     if words.ndim == 0:
         raise ValueError("words must have shape (..., W); got a single word")
     return words

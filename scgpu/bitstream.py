@@ -111,6 +111,8 @@ class Bitstream:
             A value that is neither 0 nor 1, or streams without bits.
         TypeError
             ``bits`` holds no integers or booleans.
+        TooLargeError
+            The words do not fit the memory of the device.
         """
         polarity = arguments.polarity_of(polarity)
         array = arguments.bits(bits)

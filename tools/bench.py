@@ -7,6 +7,7 @@ it stands a ceiling that this machine showed in the same run:
 * a batch re-uses what it read: the ceiling is the time of its products alone at the rate that
   the same kernel reaches on rows that stay in the second-level cache (on a GPU: on a large
   layer); encode comes on top;
+* pack, unpack and popcount move bytes: the ceiling is the time to count the ones of as many bytes;
 * encode has no ceiling here but the peer.
 
 The peer is PyPI's sc-neurocore-engine (Rust SIMD; `pip install sc-neurocore-engine`), whose
@@ -38,6 +39,7 @@ from scgpu.devices import backend_of
 LENGTH = 1024
 SHAPES = ((64, 32), (256, 128), (512, 256), (1000, 500))
 BATCH = 100
+MANY = 1_000_000
 PEER = "sc_neurocore_engine"
 
 Work = Callable[[], object]
@@ -154,6 +156,40 @@ def rows_of(device: scgpu.Device, peer: Any, progress: Callable[[str], None]) ->
     )
     assert ours is not None
     yield Row("encode 1000 numbers", str(device), ours, theirs, None)
+    yield from packing_rows(device, peer, progress)
+
+
+def packing_rows(device: scgpu.Device, peer: Any, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Figures of single bits and words, arrays in and arrays out."""
+    rng = np.random.default_rng(2)
+    bits = rng.integers(0, 2, MANY, dtype=np.uint8)
+    words = rng.integers(0, 2**64, MANY, dtype=np.uint64)
+    packed = scgpu.pack(bits)
+    works: tuple[tuple[str, Work, Work | None, int], ...] = (
+        (
+            f"pack {MANY:,} bits",
+            lambda: scgpu.pack(bits, device=device),
+            peer and (lambda: peer.pack_bitstream_numpy(bits)),
+            bits.nbytes + packed.nbytes,
+        ),
+        (
+            f"unpack {MANY:,} bits",
+            lambda: scgpu.unpack(packed, MANY, device=device),
+            peer and (lambda: peer.unpack_bitstream_numpy(packed, MANY)),
+            bits.nbytes + packed.nbytes,
+        ),
+        (
+            f"popcount {MANY:,} words",
+            lambda: scgpu.popcount(words, device=device),
+            peer and (lambda: peer.popcount_numpy(words)),
+            words.nbytes,
+        ),
+    )
+    for name, work, other, nbytes in works:
+        progress(f"{device}: {name}")
+        ours, theirs, ceiling = medians([work, other, read_ceiling(device, nbytes)])
+        assert ours is not None
+        yield Row(name, str(device), ours, theirs, ceiling)
 
 
 def markdown(rows: Sequence[Row], peer_name: str) -> str:
