@@ -44,6 +44,8 @@ def test_harness_sees_one_flipped_bit_in_any_buffer(
     for buffer in range(len(OPS[op].buffers)):
         broken: Any = Flipped(backend_of(chosen), op, buffer, element)
         for case in parity.cases(op, 3, 0):
+            if not case.buffers[buffer].size:
+                continue  # prefix with no order has nothing to flip there
             assert parity.wrong_words(case, case.run(broken), oracle) == 1
             assert parity.wrong_words(case, case.run(backend_of(chosen)), oracle) == 0
 
