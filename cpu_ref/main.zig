@@ -23,9 +23,21 @@ comptime {
     @export(&resetThreads, .{ .name = "scgpu_reset_threads" });
 }
 
-/// Estimated work above which the threads are woken: starting them takes one or two microseconds
-/// when they are warm, and tens of them when they sleep.
-const parallel_nanoseconds = 40_000;
+/// Estimated work above which sleeping threads are woken for it: that takes tens of microseconds.
+const asleep_nanoseconds = 40_000;
+/// Estimated work above which it is shared with threads that are awake: that takes one or two.
+const awake_nanoseconds = 8_000;
+/// One in so many calls between the two, met by sleeping threads, wakes them for the next ones.
+const rouse_calls = 16;
+var calls_asleep: std.atomic.Value(u32) = .init(0);
+
+fn worthSharing(nanoseconds: u64) bool {
+    if (nanoseconds > asleep_nanoseconds) return true;
+    if (nanoseconds <= awake_nanoseconds) return false;
+    if (pool.awake()) return true;
+    if (calls_asleep.fetchAdd(1, .monotonic) % rouse_calls == rouse_calls - 1) pool.rouse();
+    return false;
+}
 
 fn kernels(comptime name: []const u8) *const abi.Table {
     return @extern(*const abi.Table, .{ .name = "scgpu_kernels_" ++ name, .visibility = .hidden });
@@ -53,7 +65,7 @@ fn Entry(comptime op: []const u8) type {
         fn share(kernel: Kernel, call: Call) void {
             const Division = @field(split, op);
             const units = Division.units(call);
-            const worth = units > 1 and Division.nanoseconds(call) > parallel_nanoseconds;
+            const worth = units > 1 and worthSharing(Division.nanoseconds(call));
             const chunks: u32 = @intCast(@min(units, 4 * @as(u64, pool.threads())));
             const shared: Shared = .{ .kernel = kernel, .call = call, .units = units, .chunks = chunks };
             if (!worth or !pool.run(&shared, runChunk, chunks)) kernel(call);

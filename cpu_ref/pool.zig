@@ -47,6 +47,20 @@ pub fn setThreads(count: u32) void {
     generation.wake();
 }
 
+/// True when a worker looks out for the next job, which it then takes up at once.
+pub fn awake() bool {
+    return serving.load(.acquire) > generation.sleepers.load(.acquire);
+}
+
+/// Let the workers look out for a while.
+pub fn rouse() void {
+    if (!supported or serving.load(.acquire) == 0 or threads() < 2) return;
+    if (busy.cmpxchgStrong(0, 1, .acq_rel, .acquire) != null) return;
+    _ = generation.value.fetchAdd(1, .seq_cst);
+    busy.store(0, .release);
+    generation.wake();
+}
+
 /// In a forked child no worker exists, and the state may be that of a job in flight.
 pub fn reset() void {
     thread_count.store(1, .release);

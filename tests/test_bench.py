@@ -46,7 +46,7 @@ def test_budget_leaves_out_what_would_take_too_long() -> None:
     assert budget.refusal("ours", 10**12) == ""  # nothing is known yet
     budget.learn("ours", 10**6, 1.0)
     assert budget.refusal("ours", 10**12) == "" and budget.refusal("peer", 10**15) == ""
-    assert budget.refusal("ours", 3 * 10**12) == "a call would take about 3 s"
+    assert budget.refusal("ours", 3 * 10**12) == "a call would take about 3.0 s"
 
 
 def test_what_does_not_fit_is_told(chosen: scgpu.Device) -> None:

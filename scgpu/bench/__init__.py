@@ -82,7 +82,7 @@ class Budget:
         """Why the work is not to be started; nothing where it is."""
         rate = self._rates.get(who)
         expected = bits / rate / 1e6 if rate else 0.0
-        return f"a call would take about {expected:.0f} s" if expected > self._longest else ""
+        return f"a call would take about {expected:.1f} s" if expected > self._longest else ""
 
     def learn(self, who: str, bits: int, microseconds: float) -> None:
         """Remember how long so many bits took."""
