@@ -12,6 +12,7 @@ pub const table: abi.Table = .{
     .count = &@import("count.zig").count,
     .bitwise = &@import("bitwise.zig").bitwise,
     .activation = &@import("activation.zig").activation,
+    .lif = &@import("lif.zig").lif,
 };
 
 comptime {

@@ -21,8 +21,6 @@ LIBRARY = Path(__file__).with_name("scgpu_cpu" + SUFFIXES.get(sys.platform, ".so
 REMEDY = "reinstall scgpu, or in a checkout run: python tools/build_cpu_ref.py"
 TIER_VARIABLE = "SCGPU_SIMD_TIER"
 
-_SCALARS = {"u32": ctypes.c_uint32, "u64": ctypes.c_uint64}
-
 
 def _call_struct(op: _abi.Op) -> type[ctypes.Structure]:
     fields: list[tuple[str, Any]] = [(name, ctypes.c_uint32) for name in op.params]

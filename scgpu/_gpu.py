@@ -243,10 +243,14 @@ class GpuBackend:
     def upload(self, array: NDArray[Any]) -> GpuBuffer:
         """Copy an array into a new buffer."""
         flat = np.ascontiguousarray(array).reshape(-1)
-        buffer = self.empty("u32" if flat.dtype == DTYPES["u32"] else "u64", flat.size)
-        if flat.size:
-            with self._lock, _translated("upload"):
-                self._gpu.queue.write_buffer(buffer.raw, 0, flat)
+        buffer = self.empty(next(name for name, dtype in DTYPES.items() if dtype == flat.dtype), flat.size)
+        octets = flat.view(np.uint8)
+        whole = octets.size & ~3  # copies of four bytes are all there are
+        with self._lock, _translated("upload"):
+            if whole:
+                self._gpu.queue.write_buffer(buffer.raw, 0, octets[:whole])
+            if whole < octets.size:
+                self._gpu.queue.write_buffer(buffer.raw, whole, np.resize(octets[whole:], 4))
         return buffer
 
     def execute(self, steps: Sequence[Step], read: Sequence[GpuBuffer] = ()) -> list[NDArray[Any]]:
@@ -269,7 +273,8 @@ class GpuBackend:
                     compute_pass.set_immediates(0, block, 0, len(block))
                     compute_pass.dispatch_workgroups(*grid)
                 compute_pass.end()
-            offsets = np.cumsum([0, *(buffer.size * buffer.dtype.itemsize for buffer in read)]).tolist()
+            sizes = [buffer.size * buffer.dtype.itemsize for buffer in read]
+            offsets = np.cumsum([0, *(-(-size // 4) * 4 for size in sizes)]).tolist()
             if not offsets[-1]:
                 self._submit(encoder)
                 return [np.empty(0, buffer.dtype) for buffer in read]
@@ -289,8 +294,8 @@ class GpuBackend:
                 raise
             self._staging.give(staging)
         return [
-            content[begin:end].view(buffer.dtype)
-            for buffer, begin, end in zip(read, offsets, offsets[1:], strict=False)
+            content[begin : begin + size].view(buffer.dtype)
+            for buffer, begin, size in zip(read, offsets, sizes, strict=False)
         ]
 
     def _submit(self, encoder: Any) -> None:

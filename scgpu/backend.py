@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scgpu import _abi
 from scgpu.errors import TooLargeError
 
-DTYPES: dict[str, np.dtype[Any]] = {"u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
+DTYPES: dict[str, np.dtype[Any]] = {"i16": np.dtype("<i2"), "u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
 
 SMALL_BYTES = 1 << 26  # below this, asking the system for its free memory costs more than it tells
 
@@ -75,7 +75,7 @@ class Buffer(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Element type, uint32 or uint64."""
+        """Element type: int16, uint32 or uint64."""
         ...
 
 
@@ -107,7 +107,7 @@ class Backend(Protocol):
         ...
 
     def upload(self, array: NDArray[Any]) -> Any:
-        """Make a buffer holding a uint32 or uint64 array; the backend may keep the array itself."""
+        """Make a buffer holding an array of int16, uint32 or uint64; the backend may keep the array itself."""
         ...
 
     def execute(self, steps: Sequence[Step], read: Sequence[Any] = ()) -> list[NDArray[Any]]:

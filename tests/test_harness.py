@@ -31,7 +31,8 @@ class Flipped:
     def execute(self, steps: Any, read: Any = ()) -> list[Any]:
         out = [array.copy() for array in self._inner.execute(steps, read)]
         if steps and steps[0].op == self._op:
-            out[self._buffer].flat[self._element] ^= out[self._buffer].dtype.type(1 << 17)
+            array = out[self._buffer]
+            array.flat[self._element] ^= array.dtype.type(1 << 17 % (8 * array.itemsize))
         return out
 
 

@@ -18,12 +18,13 @@ from scgpu.oracle.bitwise import bitwise
 from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
 from scgpu.oracle.encode import encode
+from scgpu.oracle.lif import lif
 from scgpu.oracle.lookup import lookup
 from scgpu.oracle.philox import philox
 from scgpu.oracle.prefix import prefix
 
 KERNELS: dict[str, Any] = {
-    kernel.__name__: kernel for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, activation)
+    kernel.__name__: kernel for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, activation, lif)
 }
 
 

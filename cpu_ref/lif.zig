@@ -1,0 +1,430 @@
+//! lif: leaky integrate-and-fire neurons in fixed point, many steps for each.
+//! Computes:  for every neuron and step, M(x) being the low data_width bits of x with their sign:
+//!              refractory > 0:  refractory -= 1, v = v_rest, no spike
+//!              else:            v = M(v + (M2(v_rest - v) * leak_k >> fraction)
+//!                                       + (current * gain_k >> fraction) + noise),
+//!                               M2 being 2 * data_width bits, 16 at most;
+//!                               v >= v_threshold: a spike, v = v_reset, refractory = period
+//! Layout:    parameter p of neuron i at p * parameter_stride + i (i = 0 where the stride is 1), in
+//!            the order leak_k, gain_k, v_rest, v_reset, v_threshold, period; state 2 i is v, 2 i + 1
+//!            refractory; current (i, t) at i * current_neuron_stride + t * current_step_stride;
+//!            records have a row for each neuron; the bit of step t is that of a bitstream
+//! Padding:   bits past the last step of the last word are 0
+//! Exactness: integer; equals shaders/lif.wgsl bit for bit
+
+const std = @import("std");
+const builtin = @import("builtin");
+const abi = @import("abi.zig");
+
+const lanes = std.simd.suggestVectorLength(i16) orelse 8;
+const Lanes = @Vector(lanes, i16);
+const Unsigned = @Vector(lanes, u16);
+const Wide = @Vector(lanes, i32);
+const Words = @Vector(lanes, u64);
+
+/// Steps between two visits to the recorded arrays: pieces long enough to write whole cache lines.
+const tile_steps = 512;
+const tile_words = tile_steps / 64;
+/// Not a power of two, or the rows of a tile would share few sets of the first-level cache.
+const row_length = tile_steps + 32;
+
+/// The low `width` bits of a number and their sign.
+inline fn signed(value: i32, width: u32) i32 {
+    const shift: u5 = @intCast(32 - width);
+    return (value << shift) >> shift;
+}
+
+/// What one neuron is, in the order of the parameters.
+const Neuron = struct {
+    leak_k: i16 = 0,
+    gain_k: i16 = 0,
+    v_rest: i16 = 0,
+    v_reset: i16 = 0,
+    v_threshold: i16 = 0,
+    period: i16 = 0,
+
+    fn load(call: *const abi.Lif, neuron: usize) Neuron {
+        const stride: usize = call.parameter_stride;
+        const table = call.parameters + (if (stride > 1) neuron else 0);
+        return .{
+            .leak_k = table[0],
+            .gain_k = table[stride],
+            .v_rest = table[2 * stride],
+            .v_reset = table[3 * stride],
+            .v_threshold = table[4 * stride],
+            .period = table[5 * stride],
+        };
+    }
+
+    /// What current and noise add to v in a step, exact in its low 16 bits.
+    inline fn drive(neuron: *const Neuron, call: *const abi.Lif, index: usize, step: usize) i16 {
+        const current: i32 = call.currents[index * call.current_neuron_stride + step * call.current_step_stride];
+        const noise: i32 = call.noises[index * call.noise_neuron_stride + step * call.noise_step_stride];
+        const fraction: u5 = @intCast(call.fraction);
+        return @truncate(((current * neuron.gain_k) >> fraction) +% noise);
+    }
+};
+
+/// True when no input changes from step to step.
+inline fn constant(call: *const abi.Lif) bool {
+    return call.current_step_stride == 0 and call.noise_step_stride == 0;
+}
+
+/// Non-temporal stores, for arrays that no cache holds: a line is not read before it is written.
+const Line = if (builtin.cpu.arch != .x86_64) void else if (builtin.cpu.has(.x86, .avx512f)) @Vector(64, u8) else if (builtin.cpu.has(.x86, .avx)) @Vector(32, u8) else @Vector(16, u8);
+
+inline fn storePast(address: usize, line: Line) void {
+    if (builtin.cpu.has(.x86, .avx)) {
+        asm volatile ("vmovntdq %[line], (%[address])"
+            :
+            : [line] "v" (line),
+              [address] "r" (address),
+            : .{ .memory = true });
+    } else {
+        asm volatile ("movntdq %[line], (%[address])"
+            :
+            : [line] "x" (line),
+              [address] "r" (address),
+            : .{ .memory = true });
+    }
+}
+
+/// Copy a piece of a row to where it is recorded, whole cache lines past the caches.
+fn record(comptime T: type, out: [*]T, in: []const T, past: bool) void {
+    if (Line == void or !past) return @memcpy(out[0..in.len], in);
+    const line = 64 / @sizeOf(T);
+    const head: usize = @min(in.len, (0 -% @intFromPtr(out)) % 64 / @sizeOf(T));
+    const end = head + (in.len - head) / line * line;
+    @memcpy(out[0..head], in[0..head]);
+    var i = head;
+    while (i < end) : (i += @sizeOf(Line) / @sizeOf(T)) {
+        const bytes: *align(1) const Line = @ptrCast(in[i..].ptr);
+        storePast(@intFromPtr(out + i), bytes.*);
+    }
+    @memcpy(out[end..in.len], in[end..]);
+}
+
+/// Record a tile of one neuron: spikes as bits of words, v in order.
+fn recordTile(call: *const abi.Lif, neuron: usize, tile: usize, words: []const u64, trace: []const i16, past: bool) void {
+    const steps = trace.len;
+    var count: u32 = 0;
+    for (words) |word| count +%= @popCount(word);
+    call.counts[neuron] +%= count;
+    if (call.record_words != 0) {
+        const out = call.words + neuron * call.row_words + call.word_begin + tile / 64;
+        @memcpy(out[0..words.len], words);
+    }
+    const begin = call.step_begin + tile;
+    if (call.record_spikes != 0) {
+        const parts = std.simd.suggestVectorLength(u32) orelse 4;
+        const one: @Vector(parts, u32) = @splat(1);
+        const places = one << comptime places: {
+            var shifts: [parts]u5 = undefined;
+            for (&shifts, 0..) |*shift, i| shift.* = i;
+            break :places shifts;
+        };
+        var spikes: [tile_steps]u32 = undefined;
+        for (words, 0..) |word, w| {
+            inline for (0..64 / parts) |part| {
+                const bits: u32 = @truncate(word >> (part * parts));
+                spikes[64 * w + part * parts ..][0..parts].* = @min(@as(@Vector(parts, u32), @splat(bits)) & places, one);
+            }
+        }
+        record(u32, call.spikes + neuron * call.spike_stride + begin, spikes[0..steps], past);
+    }
+    if (call.record_voltages != 0) {
+        record(i16, call.voltages + neuron * call.voltage_stride + begin, trace, past);
+    }
+}
+
+/// Square of lanes by lanes, rows and columns exchanged.
+inline fn transposed(rows: [lanes]Lanes) [lanes]Lanes {
+    @setEvalBranchQuota(20_000);
+    var m = rows;
+    comptime var half = lanes / 2;
+    inline while (half > 0) : (half /= 2) {
+        comptime var low: [lanes]i32 = undefined;
+        comptime var high: [lanes]i32 = undefined;
+        inline for (0..lanes) |j| {
+            low[j] = if (j & half == 0) j else ~@as(i32, j - half);
+            high[j] = if (j & half == 0) j + half else ~@as(i32, j);
+        }
+        inline for (0..lanes) |i| {
+            if (i & half == 0) {
+                const a = m[i];
+                const b = m[i + half];
+                m[i] = @shuffle(i16, a, b, low);
+                m[i + half] = @shuffle(i16, a, b, high);
+            }
+        }
+    }
+    return m;
+}
+
+/// `groups` vectors of neurons side by side, so that the chain of one step hides behind the others.
+/// `high`: every leak_k fits 16 bits once the product's higher half is the shifted product.
+fn Kernel(comptime groups: usize, comptime high: bool) type {
+    return struct {
+        const width = groups * lanes;
+
+        neurons: [width]Neuron,
+        v: [groups]Lanes,
+        refractory: [groups]Lanes,
+        leak: [groups]Lanes,
+        v_rest: [groups]Lanes,
+        v_reset: [groups]Lanes,
+        v_threshold: [groups]Lanes,
+        period: [groups]Lanes,
+        fraction: u5,
+        /// Bits above those of data_width, and above the 2 * data_width of a difference.
+        unused: u4,
+        unused_difference: u4,
+
+        const Self = @This();
+
+        /// Up to 64 steps. The spikes of each neuron as bits; v of every step at `trace`.
+        inline fn advance(self: *Self, drives: [*]const i16, drive_stride: usize, trace: ?[*]i16, steps: usize) [groups]Words {
+            var words: [groups]Words = @splat(@splat(0));
+            var v = self.v;
+            var refractory = self.refractory;
+            const leak = self.leak;
+            const v_rest = self.v_rest;
+            const v_reset = self.v_reset;
+            const v_threshold = self.v_threshold;
+            const period = self.period;
+            const fraction: @Vector(lanes, u5) = @splat(self.fraction);
+            const unused: @Vector(lanes, u4) = @splat(self.unused);
+            const unused_difference: @Vector(lanes, u4) = @splat(self.unused_difference);
+            const zero: Lanes = @splat(0);
+            var step: usize = 0;
+            while (step < steps) {
+                const end: usize = @min(step + 16, steps);
+                const place: @Vector(lanes, u6) = @splat(@truncate(step));
+                var bit: Unsigned = @splat(1);
+                var spikes: [groups]Unsigned = @splat(@splat(0));
+                while (step < end) : (step += 1) {
+                    inline for (0..groups) |g| {
+                        const drive: Lanes = drives[step * drive_stride + g * lanes ..][0..lanes].*;
+                        var difference = v_rest[g] -% v[g];
+                        if (!high) difference = (difference << unused_difference) >> unused_difference;
+                        const product = @as(Wide, difference) * @as(Wide, leak[g]);
+                        const shifted: Lanes = @truncate(if (high) product >> @splat(16) else product >> fraction);
+                        var reached = v[g] +% drive +% shifted;
+                        if (!high) reached = (reached << unused) >> unused;
+                        const active = refractory[g] == zero;
+                        const spike = @select(bool, active, reached >= v_threshold[g], @as(@Vector(lanes, bool), @splat(false)));
+                        v[g] = @select(i16, spike, v_reset[g], @select(i16, active, reached, v_rest[g]));
+                        const less: Lanes = @bitCast(@as(Unsigned, @bitCast(refractory[g])) -| @as(Unsigned, @splat(1)));
+                        refractory[g] = @select(i16, spike, period[g], less);
+                        spikes[g] = @select(u16, spike, spikes[g] | bit, spikes[g]);
+                        if (trace) |out| {
+                            const shown = if (high) v[g] else (v[g] << unused) >> unused;
+                            out[step * width + g * lanes ..][0..lanes].* = shown;
+                        }
+                    }
+                    bit <<= @splat(1);
+                }
+                inline for (0..groups) |g| words[g] |= @as(Words, spikes[g]) << place;
+            }
+            self.v = v;
+            self.refractory = refractory;
+            return words;
+        }
+
+        fn load(call: *const abi.Lif, first: usize, count: usize) Self {
+            var self: Self = undefined;
+            self.fraction = @intCast(call.fraction);
+            self.unused = @intCast(16 - call.data_width);
+            self.unused_difference = @intCast(16 -| 2 * call.data_width);
+            self.neurons = @splat(.{});
+            var v: [width]i16 = @splat(0);
+            var refractory: [width]i16 = @splat(0);
+            for (0..count) |i| {
+                self.neurons[i] = .load(call, first + i);
+                v[i] = call.state[2 * (first + i)];
+                refractory[i] = @max(call.state[2 * (first + i) + 1], 0);
+            }
+            inline for (0..groups) |g| {
+                inline for (.{ "v_rest", "v_reset", "v_threshold" }) |name| {
+                    var values: [lanes]i16 = undefined;
+                    for (&values, self.neurons[g * lanes ..][0..lanes]) |*value, neuron| value.* = @field(neuron, name);
+                    @field(self, name)[g] = values;
+                }
+                var leak: [lanes]i16 = undefined;
+                var period: [lanes]i16 = undefined;
+                for (&leak, &period, self.neurons[g * lanes ..][0..lanes]) |*k, *p, neuron| {
+                    k.* = if (high) neuron.leak_k << @intCast(16 - call.fraction) else neuron.leak_k;
+                    p.* = @max(neuron.period, 0);
+                }
+                self.leak[g] = leak;
+                self.period[g] = period;
+                self.v[g] = v[g * lanes ..][0..lanes].*;
+                self.refractory[g] = refractory[g * lanes ..][0..lanes].*;
+            }
+            return self;
+        }
+
+        /// Bring `count` neurons from `first` on through all steps.
+        fn run(call: *const abi.Lif, first: usize, count: usize, past: bool) void {
+            var self: Self = load(call, first, count);
+            var drives: [tile_steps * width]i16 = undefined;
+            const drive_stride: usize = if (constant(call)) 0 else width;
+            var rows: [width][row_length]i16 = undefined;
+            var words: [width][tile_words]u64 = undefined;
+            var spiked: [width]bool = @splat(false);
+            if (constant(call)) self.fill(call, first, count, drives[0..width], call.step_begin);
+            var tile: usize = 0;
+            while (tile < call.step_count) : (tile += tile_steps) {
+                const steps: usize = @min(tile_steps, call.step_count - tile);
+                if (drive_stride > 0) for (0..steps) |step| {
+                    self.fill(call, first, count, drives[step * width ..][0..width], call.step_begin + tile + step);
+                };
+                var begin: usize = 0;
+                while (begin < steps) : (begin += 64) {
+                    const part: usize = @min(64, steps - begin);
+                    var trace: [64 * width]i16 = undefined;
+                    const made = if (call.record_voltages != 0)
+                        self.advance(drives[begin * drive_stride ..].ptr, drive_stride, &trace, part)
+                    else
+                        self.advance(drives[begin * drive_stride ..].ptr, drive_stride, null, part);
+                    inline for (0..groups) |g| {
+                        const each: [lanes]u64 = made[g];
+                        for (each, words[g * lanes ..][0..lanes]) |word, *row| row[begin / 64] = word;
+                    }
+                    if (call.record_voltages != 0) turn(&trace, &rows, begin);
+                }
+                for (0..count) |i| {
+                    const of_neuron = words[i][0 .. (steps + 63) / 64];
+                    for (of_neuron) |word| spiked[i] = spiked[i] or word != 0;
+                    recordTile(call, first + i, tile, of_neuron, rows[i][0..steps], past);
+                }
+            }
+            const v: [width]i16 = @bitCast(self.v);
+            const refractory: [width]i16 = @bitCast(self.refractory);
+            for (0..count) |i| {
+                const state = call.state + 2 * (first + i);
+                const left = refractory[i];
+                state[0] = v[i];
+                // Counters at or below 0 mean the same, but the one that was given stays.
+                const idle: i16 = if (spiked[i]) self.neurons[i].period else state[1];
+                state[1] = if (left > 0) left else @min(idle, 0);
+            }
+        }
+
+        /// What the inputs add to v of each neuron in a step.
+        fn fill(self: *const Self, call: *const abi.Lif, first: usize, count: usize, out: *[width]i16, step: usize) void {
+            for (0..count) |i| out[i] = self.neurons[i].drive(call, first + i, step);
+            @memset(out[count..], 0);
+        }
+
+        /// 64 steps of every neuron into rows of steps.
+        fn turn(trace: *const [64 * width]i16, rows: *[width][row_length]i16, begin: usize) void {
+            var step: usize = 0;
+            while (step < 64) : (step += lanes) {
+                inline for (0..groups) |g| {
+                    var square: [lanes]Lanes = undefined;
+                    inline for (0..lanes) |i| square[i] = trace[(step + i) * width + g * lanes ..][0..lanes].*;
+                    const turned = transposed(square);
+                    inline for (0..lanes) |i| rows[g * lanes + i][begin + step ..][0..lanes].* = turned[i];
+                }
+            }
+        }
+    };
+}
+
+/// One neuron: the next step is one product, one sum and one shift of 64 bits away, and whether it
+/// fired is left to the branch predictor.
+fn single(call: *const abi.Lif, index: usize, past: bool) void {
+    const neuron: Neuron = .load(call, index);
+    const state = call.state + 2 * index;
+    const data_width = call.data_width;
+    const fraction: u5 = @intCast(call.fraction);
+    const up: u6 = @intCast(64 - data_width - fraction);
+    const down: u6 = @intCast(64 - data_width);
+    const rest: i64 = neuron.v_rest;
+    const threshold: i64 = neuron.v_threshold;
+    const decay = ((@as(i64, 1) << fraction) - neuron.leak_k) << up;
+    // From `lowest` to `highest` v does not fire, and v_rest - v needs no truncation.
+    const half = @as(i64, 1) << @intCast(@min(2 * data_width, 16) - 1);
+    const lowest = rest - half + 1;
+    const highest = @min(threshold - 1, rest + half);
+    var terms: [tile_steps]i64 = undefined;
+    var trace: [tile_steps]i16 = undefined;
+    var v: i64 = state[0];
+    var refractory: i16 = state[1];
+    const term_stride: usize = @intFromBool(!constant(call));
+    var tile: usize = 0;
+    while (tile < call.step_count) : (tile += tile_steps) {
+        const steps: usize = @min(tile_steps, call.step_count - tile);
+        for (0..if (term_stride > 0) steps else 1) |step| {
+            const drive: i64 = neuron.drive(call, index, call.step_begin + tile + step);
+            terms[step] = (rest * neuron.leak_k + (drive << fraction)) << up;
+        }
+        var words: [tile_words]u64 = @splat(0);
+        var step: usize = 0;
+        while (step < steps) : (step += 1) {
+            if (refractory > 0) {
+                refractory -= 1;
+                v = rest;
+            } else {
+                if (v >= lowest and v <= rest + half) {
+                    while (true) {
+                        v = (v *% decay +% terms[step * term_stride]) >> down;
+                        if (v < lowest or v > highest or step + 1 == steps) break;
+                        trace[step] = @truncate(v);
+                        step += 1;
+                    }
+                } else {
+                    const difference: i64 = signed(@truncate(rest - v), @min(2 * data_width, 16));
+                    const term = terms[step * term_stride] - ((rest * neuron.leak_k) << up);
+                    v = (((v << fraction) + difference * neuron.leak_k) << up) +% term >> down;
+                }
+                if (v >= threshold) {
+                    words[step / 64] |= @as(u64, 1) << @truncate(step);
+                    v = neuron.v_reset;
+                    refractory = neuron.period;
+                }
+            }
+            trace[step] = @truncate(signed(@truncate(v), data_width));
+        }
+        recordTile(call, index, tile, words[0 .. (steps + 63) / 64], trace[0..steps], past);
+    }
+    state[0] = @truncate(v);
+    state[1] = refractory;
+}
+
+/// True when every leak_k, shifted so that the higher half of a product is the shifted product, fits.
+fn takesHigherHalf(call: *const abi.Lif) bool {
+    if (call.data_width != 16 or call.fraction > 16 or call.fraction == 0) return false;
+    const limit = @as(i32, 1) << @intCast(call.fraction - 1);
+    const count: usize = if (call.parameter_stride > 1) call.neuron_count else 1;
+    for (call.parameters[0..count]) |leak_k| {
+        if (leak_k >= limit or leak_k < -limit) return false;
+    }
+    return true;
+}
+
+fn runAll(comptime high: bool, call: *const abi.Lif, past: bool) void {
+    var first: usize = 0;
+    while (call.neuron_count - first > 2) {
+        const left = call.neuron_count - first;
+        if (left > 2 * lanes) {
+            const count: usize = @min(left, 4 * lanes);
+            Kernel(4, high).run(call, first, count, past);
+            first += count;
+        } else {
+            Kernel(2, high).run(call, first, left, past);
+            first += left;
+        }
+    }
+    while (first < call.neuron_count) : (first += 1) single(call, first, past);
+}
+
+pub fn lif(call: *const abi.Lif) callconv(.c) void {
+    const past = past_bytes < @as(u64, call.neuron_count) * call.step_count * (4 * call.record_spikes + 2 * call.record_voltages);
+    if (takesHigherHalf(call)) runAll(true, call, past) else runAll(false, call, past);
+    if (past and builtin.cpu.arch == .x86_64) asm volatile ("sfence" ::: .{ .memory = true });
+}
+
+/// Records larger than this do not stay in a cache.
+const past_bytes = 4 << 20;
