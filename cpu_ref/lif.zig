@@ -137,25 +137,30 @@ fn recordTile(call: *const abi.Lif, neuron: usize, tile: usize, words: []const u
     }
 }
 
-/// Square of lanes by lanes, rows and columns exchanged.
-inline fn transposed(rows: [lanes]Lanes) [lanes]Lanes {
-    @setEvalBranchQuota(20_000);
+/// Lanes in 16 bytes, the piece of a vector that the shuffles of every tier stay in.
+const piece = 8;
+
+/// For shuffles of two vectors: the lower (upper) halves of each piece, interleaved.
+const lower_halves = interleaved(0);
+const upper_halves = interleaved(piece / 2);
+
+fn interleaved(comptime first: i32) [lanes]i32 {
+    var indices: [lanes]i32 = undefined;
+    for (&indices, 0..) |*index, i| {
+        const source = first + @as(i32, i / piece * piece + i % piece / 2);
+        index.* = if (i % 2 == 0) source else ~source;
+    }
+    return indices;
+}
+
+/// Rows and columns exchanged, in each square of one piece of eight vectors.
+inline fn transposed(rows: [piece]Lanes) [piece]Lanes {
     var m = rows;
-    comptime var half = lanes / 2;
-    inline while (half > 0) : (half /= 2) {
-        comptime var low: [lanes]i32 = undefined;
-        comptime var high: [lanes]i32 = undefined;
-        inline for (0..lanes) |j| {
-            low[j] = if (j & half == 0) j else ~@as(i32, j - half);
-            high[j] = if (j & half == 0) j + half else ~@as(i32, j);
-        }
-        inline for (0..lanes) |i| {
-            if (i & half == 0) {
-                const a = m[i];
-                const b = m[i + half];
-                m[i] = @shuffle(i16, a, b, low);
-                m[i + half] = @shuffle(i16, a, b, high);
-            }
+    inline for (0..3) |_| {
+        const old = m;
+        inline for (0..piece / 2) |i| {
+            m[2 * i] = @shuffle(i16, old[i], old[i + piece / 2], lower_halves);
+            m[2 * i + 1] = @shuffle(i16, old[i], old[i + piece / 2], upper_halves);
         }
     }
     return m;
@@ -320,12 +325,16 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
         /// 64 steps of every neuron into rows of steps.
         fn turn(trace: *const [64 * width]i16, rows: *[width][row_length]i16, begin: usize) void {
             var step: usize = 0;
-            while (step < 64) : (step += lanes) {
+            while (step < 64) : (step += piece) {
                 inline for (0..groups) |g| {
-                    var square: [lanes]Lanes = undefined;
-                    inline for (0..lanes) |i| square[i] = trace[(step + i) * width + g * lanes ..][0..lanes].*;
-                    const turned = transposed(square);
-                    inline for (0..lanes) |i| rows[g * lanes + i][begin + step ..][0..lanes].* = turned[i];
+                    var square: [piece]Lanes = undefined;
+                    inline for (0..piece) |i| square[i] = trace[(step + i) * width + g * lanes ..][0..lanes].*;
+                    inline for (transposed(square), 0..) |turned, i| {
+                        const pieces: [lanes / piece]@Vector(piece, i16) = @bitCast(turned);
+                        inline for (pieces, 0..) |steps, p| {
+                            rows[g * lanes + p * piece + i][begin + step ..][0..piece].* = steps;
+                        }
+                    }
                 }
             }
         }
