@@ -55,13 +55,32 @@ const Neuron = struct {
             .period = table[5 * stride],
         };
     }
+};
 
-    /// What current and noise add to v in a step, exact in its low 16 bits.
-    inline fn drive(neuron: *const Neuron, call: *const abi.Lif, index: usize, step: usize) i16 {
-        const current: i32 = call.currents[index * call.current_neuron_stride + step * call.current_step_stride];
-        const noise: i32 = call.noises[index * call.noise_neuron_stride + step * call.noise_step_stride];
-        const fraction: u5 = @intCast(call.fraction);
-        return @truncate(((current * neuron.gain_k) >> fraction) +% noise);
+/// One of the two inputs: what it is for a neuron and a step.
+const Input = struct {
+    values: [*]const i16,
+    neuron_stride: usize,
+    step_stride: usize,
+
+    fn current(call: *const abi.Lif) Input {
+        return .{ .values = call.currents, .neuron_stride = call.current_neuron_stride, .step_stride = call.current_step_stride };
+    }
+
+    fn noise(call: *const abi.Lif) Input {
+        return .{ .values = call.noises, .neuron_stride = call.noise_neuron_stride, .step_stride = call.noise_step_stride };
+    }
+
+    /// Of neighbouring neurons in one step.
+    inline fn across(input: Input, first: usize, step: usize, out: []i16) void {
+        const values = input.values + first * input.neuron_stride + step * input.step_stride;
+        switch (input.neuron_stride) {
+            0 => @memset(out, values[0]),
+            1 => @memcpy(out, values),
+            else => |stride| for (out, 0..) |*value, i| {
+                value.* = values[i * stride];
+            },
+        }
     }
 };
 
@@ -176,6 +195,7 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
         v: [groups]Lanes,
         refractory: [groups]Lanes,
         leak: [groups]Lanes,
+        gain: [groups]Lanes,
         v_rest: [groups]Lanes,
         v_reset: [groups]Lanes,
         v_threshold: [groups]Lanes,
@@ -250,9 +270,9 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
                 refractory[i] = @max(call.state[2 * (first + i) + 1], 0);
             }
             inline for (0..groups) |g| {
-                inline for (.{ "v_rest", "v_reset", "v_threshold" }) |name| {
+                inline for (.{ "gain", "v_rest", "v_reset", "v_threshold" }, .{ "gain_k", "v_rest", "v_reset", "v_threshold" }) |name, parameter| {
                     var values: [lanes]i16 = undefined;
-                    for (&values, self.neurons[g * lanes ..][0..lanes]) |*value, neuron| value.* = @field(neuron, name);
+                    for (&values, self.neurons[g * lanes ..][0..lanes]) |*value, neuron| value.* = @field(neuron, parameter);
                     @field(self, name)[g] = values;
                 }
                 var leak: [lanes]i16 = undefined;
@@ -277,12 +297,13 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
             var rows: [width][row_length]i16 = undefined;
             var words: [width][tile_words]u64 = undefined;
             var spiked: [width]bool = @splat(false);
-            if (constant(call)) self.fill(call, first, count, drives[0..width], call.step_begin);
+            const inputs = .{ Input.current(call), Input.noise(call) };
+            if (constant(call)) self.fill(inputs, first, count, drives[0..width], call.step_begin);
             var tile: usize = 0;
             while (tile < call.step_count) : (tile += tile_steps) {
                 const steps: usize = @min(tile_steps, call.step_count - tile);
                 if (drive_stride > 0) for (0..steps) |step| {
-                    self.fill(call, first, count, drives[step * width ..][0..width], call.step_begin + tile + step);
+                    self.fill(inputs, first, count, drives[step * width ..][0..width], call.step_begin + tile + step);
                 };
                 var begin: usize = 0;
                 while (begin < steps) : (begin += 64) {
@@ -316,10 +337,18 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
             }
         }
 
-        /// What the inputs add to v of each neuron in a step.
-        fn fill(self: *const Self, call: *const abi.Lif, first: usize, count: usize, out: *[width]i16, step: usize) void {
-            for (0..count) |i| out[i] = self.neurons[i].drive(call, first + i, step);
-            @memset(out[count..], 0);
+        /// What current and noise add to v of each neuron in a step, exact in its low 16 bits.
+        inline fn fill(self: *const Self, inputs: [2]Input, first: usize, count: usize, out: *[width]i16, step: usize) void {
+            var current: [width]i16 = @splat(0);
+            var noise: [width]i16 = @splat(0);
+            inputs[0].across(first, step, current[0..count]);
+            inputs[1].across(first, step, noise[0..count]);
+            const fraction: @Vector(lanes, u5) = @splat(self.fraction);
+            inline for (0..groups) |g| {
+                const product = @as(Wide, @as(Lanes, current[g * lanes ..][0..lanes].*)) * @as(Wide, self.gain[g]);
+                const driven: Lanes = @truncate(product >> fraction);
+                out[g * lanes ..][0..lanes].* = driven +% @as(Lanes, noise[g * lanes ..][0..lanes].*);
+            }
         }
 
         /// 64 steps of every neuron into rows of steps.
@@ -361,13 +390,21 @@ fn single(call: *const abi.Lif, index: usize, past: bool) void {
     var trace: [tile_steps]i16 = undefined;
     var v: i64 = state[0];
     var refractory: i16 = state[1];
+    const currents = call.currents + index * call.current_neuron_stride;
+    const noises = call.noises + index * call.noise_neuron_stride;
+    const current_stride: usize = call.current_step_stride;
+    const noise_stride: usize = call.noise_step_stride;
+    const call_begin: usize = call.step_begin;
     const term_stride: usize = @intFromBool(!constant(call));
     var tile: usize = 0;
     while (tile < call.step_count) : (tile += tile_steps) {
         const steps: usize = @min(tile_steps, call.step_count - tile);
-        for (0..if (term_stride > 0) steps else 1) |step| {
-            const drive: i64 = neuron.drive(call, index, call.step_begin + tile + step);
-            terms[step] = (rest * neuron.leak_k + (drive << fraction)) << up;
+        for (terms[0..if (term_stride > 0) steps else 1], 0..) |*term, step| {
+            const t = call_begin + tile + step;
+            const current: i32 = currents[t * current_stride];
+            const noise: i32 = noises[t * noise_stride];
+            const drive: i64 = ((current * neuron.gain_k) >> fraction) + noise;
+            term.* = (rest * neuron.leak_k + (drive << fraction)) << up;
         }
         var words: [tile_words]u64 = @splat(0);
         var step: usize = 0;
