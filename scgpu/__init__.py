@@ -14,8 +14,11 @@ from scgpu.dense import DenseLayer
 from scgpu.devices import device, devices, problems
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.network import Network
+from scgpu.neuron import FixedPointLif, lif_step
 from scgpu.philox import philox4x32
+from scgpu.synapse import StdpSynapse
 from scgpu.threads import num_threads, set_num_threads
 
 __all__ = [
@@ -24,15 +27,21 @@ __all__ = [
     "DenseLayer",
     "Device",
     "DeviceError",
+    "FixedPointLif",
     "GpuError",
     "NativeLibraryError",
     "Network",
     "ScgpuError",
+    "StdpSynapse",
     "TooLargeError",
     "__version__",
+    "batch_lif_run",
+    "batch_lif_run_multi",
+    "batch_lif_run_varying",
     "device",
     "devices",
     "encode",
+    "lif_step",
     "num_threads",
     "philox4x32",
     "problems",

@@ -100,12 +100,9 @@ FEW_COUNTS = 1 << 14
 LONG_STREAM = 1 << 17
 
 
-
 def _inputs(kind: str) -> str:
     """Elements of an array that is read by neuron and step, with strides that may be 0."""
-    return (
-        f"(neuron_count - 1) * {kind}_neuron_stride + (step_begin + step_count - 1) * {kind}_step_stride + 1"
-    )
+    return f"(neuron_count - 1) * {kind}_neuron_stride + (step_begin + step_count - 1) * {kind}_step_stride + 1"
 
 
 def _trace(kind: str) -> str:
