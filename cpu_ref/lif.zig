@@ -55,6 +55,13 @@ const Neuron = struct {
             .period = table[5 * stride],
         };
     }
+
+    /// v after a step that is not refractory, before the threshold is looked at.
+    fn reached(neuron: *const Neuron, call: *const abi.Lif, v: i16, drive: i16) i16 {
+        const difference = signed(@as(i32, neuron.v_rest) - v, @min(2 * call.data_width, 16));
+        const leak = (difference * neuron.leak_k) >> @intCast(call.fraction);
+        return @truncate(signed(leak + v + drive, call.data_width));
+    }
 };
 
 /// One of the two inputs: what it is for a neuron and a step.
@@ -71,6 +78,10 @@ const Input = struct {
         return .{ .values = call.noises, .neuron_stride = call.noise_neuron_stride, .step_stride = call.noise_step_stride };
     }
 
+    inline fn at(input: Input, neuron: usize, step: usize) i32 {
+        return input.values[neuron * input.neuron_stride + step * input.step_stride];
+    }
+
     /// Of neighbouring neurons in one step.
     inline fn across(input: Input, first: usize, step: usize, out: []i16) void {
         const values = input.values + first * input.neuron_stride + step * input.step_stride;
@@ -83,6 +94,11 @@ const Input = struct {
         }
     }
 };
+
+/// What current and noise add to v, exact in its low 16 bits.
+inline fn driveOf(neuron: *const Neuron, fraction: u5, current: i32, noise: i32) i16 {
+    return @truncate(((current * neuron.gain_k) >> fraction) + noise);
+}
 
 /// True when no input changes from step to step.
 inline fn constant(call: *const abi.Lif) bool {
@@ -153,6 +169,128 @@ fn recordTile(call: *const abi.Lif, neuron: usize, tile: usize, words: []const u
     }
     if (call.record_voltages != 0) {
         record(i16, call.voltages + neuron * call.voltage_stride + begin, trace, past);
+    }
+}
+
+/// What a neuron with constant inputs does from some step on for ever: every spike leaves it in the
+/// same state, so that it fires every `period` steps; or v stays where it is.
+const Cycle = struct {
+    neuron: Neuron,
+    drive: i16,
+    period: usize,
+    fires: bool,
+    /// Steps since the last spike.
+    age: usize,
+    v: i16,
+
+    const State = struct { v: i16, refractory: i16 };
+
+    /// Look for it in the spikes of a whole tile, and the state after it.
+    fn find(call: *const abi.Lif, neuron: Neuron, drive: i16, words: []const u64, state: State) ?Cycle {
+        var cycle: Cycle = .{ .neuron = neuron, .drive = drive, .period = 1, .fires = false, .age = 0, .v = state.v };
+        var spikes: [2]usize = undefined;
+        var found: usize = 0;
+        var w = words.len;
+        while (w > 0 and found < 2) {
+            w -= 1;
+            var word = words[w];
+            while (word != 0 and found < 2) : (found += 1) {
+                const bit: u6 = @intCast(63 - @clz(word));
+                spikes[found] = 64 * w + bit;
+                word &= ~(@as(u64, 1) << bit);
+            }
+        }
+        if (found == 2) {
+            cycle.fires = true;
+            cycle.period = spikes[0] - spikes[1];
+            cycle.age = tile_steps - 1 - spikes[0];
+            return cycle;
+        }
+        const stays = state.v < neuron.v_threshold and neuron.reached(call, state.v, drive) == state.v;
+        return if (state.refractory <= 0 and stays) cycle else null;
+    }
+
+    /// So many steps after a spike; what is recorded of v on the way goes to `trace`.
+    fn walk(cycle: *const Cycle, call: *const abi.Lif, trace: []i16) State {
+        const neuron = cycle.neuron;
+        var state: State = .{ .v = neuron.v_reset, .refractory = neuron.period };
+        for (trace) |*shown| {
+            if (state.refractory > 0) {
+                state.refractory -= 1;
+                state.v = neuron.v_rest;
+            } else {
+                state.v = neuron.reached(call, state.v, cycle.drive);
+                if (state.v >= neuron.v_threshold) state = .{ .v = neuron.v_reset, .refractory = neuron.period };
+            }
+            shown.* = @truncate(signed(state.v, call.data_width));
+        }
+        return state;
+    }
+
+    /// Record every step from `begin`, a multiple of 64, to the end of the call, and leave the state there.
+    fn finish(cycle: *const Cycle, call: *const abi.Lif, index: usize, begin: usize, past: bool) void {
+        const period = cycle.period;
+        const age = cycle.age;
+        const left = call.step_count - begin;
+        var trace: [tile_steps]i16 = undefined;
+        if (cycle.fires) {
+            _ = cycle.walk(call, trace[0..period]);
+        } else {
+            trace[0] = @truncate(signed(cycle.v, call.data_width));
+        }
+        if (call.record_voltages != 0) {
+            var pattern: [pattern_length]i16 = undefined;
+            @memcpy(pattern[0 .. period - age], trace[age..period]);
+            @memcpy(pattern[period - age .. period], trace[0..age]);
+            repeat(i16, call.voltages + index * call.voltage_stride + call.step_begin + begin, left, &pattern, period, past);
+        }
+        if (call.record_spikes != 0) {
+            var pattern: [pattern_length]u32 = undefined;
+            @memset(pattern[0..period], 0);
+            pattern[period - 1 - age] = @intFromBool(cycle.fires);
+            repeat(u32, call.spikes + index * call.spike_stride + call.step_begin + begin, left, &pattern, period, past);
+        }
+        if (call.record_words != 0) {
+            // So many words hold whole cycles, whatever the period.
+            var pattern: [pattern_length]u64 = undefined;
+            @memset(pattern[0..period], 0);
+            var i = period - 1 - age;
+            if (cycle.fires) while (i < 64 * period) : (i += period) {
+                pattern[i / 64] |= @as(u64, 1) << @truncate(i);
+            };
+            const word_count = (left + 63) / 64;
+            const out = call.words + index * call.row_words + call.word_begin + begin / 64;
+            repeat(u64, out, word_count, &pattern, period, false);
+            out[word_count - 1] &= @as(u64, 0xffff_ffff_ffff_ffff) >> @truncate(0 -% left);
+        }
+        if (!cycle.fires) return;
+        call.counts[index] +%= @truncate((age + left) / period);
+        const state = cycle.walk(call, trace[0 .. (age + left) % period]);
+        call.state[2 * index] = state.v;
+        call.state[2 * index + 1] = state.refractory;
+    }
+};
+
+/// Steps that have to be left for the search for cycles to pay.
+const worth_steps = 1024;
+
+/// Elements of a repeated piece: some pages, and longer than any period.
+const pattern_length = 2048;
+
+/// Record the first `period` elements of a pattern over and over; the rest of it is room for copies.
+fn repeat(comptime T: type, out: [*]T, length: usize, pattern: *[pattern_length]T, period: usize, past: bool) void {
+    const whole = pattern_length / period * period;
+    var filled = period;
+    while (filled < @min(whole, length)) {
+        const part: usize = @min(filled, whole - filled);
+        @memcpy(pattern[filled..][0..part], pattern[0..part]);
+        filled += part;
+    }
+    var done: usize = 0;
+    while (done < length) {
+        const part: usize = @min(whole, length - done);
+        record(T, out + done, pattern[0..part], past);
+        done += part;
     }
 }
 
@@ -292,7 +430,7 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
         /// Bring `count` neurons from `first` on through all steps.
         fn run(call: *const abi.Lif, first: usize, count: usize, past: bool) void {
             var self: Self = load(call, first, count);
-            var drives: [tile_steps * width]i16 = undefined;
+            var drives: [64 * width]i16 = undefined;
             const drive_stride: usize = if (constant(call)) 0 else width;
             var rows: [width][row_length]i16 = undefined;
             var words: [width][tile_words]u64 = undefined;
@@ -302,17 +440,17 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
             var tile: usize = 0;
             while (tile < call.step_count) : (tile += tile_steps) {
                 const steps: usize = @min(tile_steps, call.step_count - tile);
-                if (drive_stride > 0) for (0..steps) |step| {
-                    self.fill(inputs, first, count, drives[step * width ..][0..width], call.step_begin + tile + step);
-                };
                 var begin: usize = 0;
                 while (begin < steps) : (begin += 64) {
                     const part: usize = @min(64, steps - begin);
+                    if (drive_stride > 0) for (0..part) |step| {
+                        self.fill(inputs, first, count, drives[step * width ..][0..width], call.step_begin + tile + begin + step);
+                    };
                     var trace: [64 * width]i16 = undefined;
                     const made = if (call.record_voltages != 0)
-                        self.advance(drives[begin * drive_stride ..].ptr, drive_stride, &trace, part)
+                        self.advance(&drives, drive_stride, &trace, part)
                     else
-                        self.advance(drives[begin * drive_stride ..].ptr, drive_stride, null, part);
+                        self.advance(&drives, drive_stride, null, part);
                     inline for (0..groups) |g| {
                         const each: [lanes]u64 = made[g];
                         for (each, words[g * lanes ..][0..lanes]) |word, *row| row[begin / 64] = word;
@@ -324,17 +462,41 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
                     for (of_neuron) |word| spiked[i] = spiked[i] or word != 0;
                     recordTile(call, first + i, tile, of_neuron, rows[i][0..steps], past);
                 }
+                if (drive_stride == 0 and tile + steps + worth_steps < call.step_count) {
+                    var cycles: [width]Cycle = undefined;
+                    if (self.findCycles(call, count, &drives, &words, &cycles)) {
+                        self.save(call, first, spiked[0..count]);
+                        for (cycles[0..count], first..) |*cycle, index| cycle.finish(call, index, tile + steps, past);
+                        return;
+                    }
+                }
             }
+            self.save(call, first, spiked[0..count]);
+        }
+
+        /// Leave the state; `spiked` tells who fired since it was loaded.
+        fn save(self: *const Self, call: *const abi.Lif, first: usize, spiked: []const bool) void {
             const v: [width]i16 = @bitCast(self.v);
             const refractory: [width]i16 = @bitCast(self.refractory);
-            for (0..count) |i| {
+            for (spiked, 0..) |fired, i| {
                 const state = call.state + 2 * (first + i);
                 const left = refractory[i];
                 state[0] = v[i];
                 // Counters at or below 0 mean the same, but the one that was given stays.
-                const idle: i16 = if (spiked[i]) self.neurons[i].period else state[1];
+                const idle: i16 = if (fired) self.neurons[i].period else state[1];
                 state[1] = if (left > 0) left else @min(idle, 0);
             }
+        }
+
+        /// True when every neuron is in its cycle.
+        fn findCycles(self: *const Self, call: *const abi.Lif, count: usize, drives: []const i16, words: *const [width][tile_words]u64, cycles: *[width]Cycle) bool {
+            const v: [width]i16 = @bitCast(self.v);
+            const refractory: [width]i16 = @bitCast(self.refractory);
+            for (cycles[0..count], 0..) |*cycle, i| {
+                const state: Cycle.State = .{ .v = v[i], .refractory = refractory[i] };
+                cycle.* = Cycle.find(call, self.neurons[i], drives[i], &words[i], state) orelse return false;
+            }
+            return true;
         }
 
         /// What current and noise add to v of each neuron in a step, exact in its low 16 bits.
@@ -375,6 +537,8 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
 fn single(call: *const abi.Lif, index: usize, past: bool) void {
     const neuron: Neuron = .load(call, index);
     const state = call.state + 2 * index;
+    const current: Input = .current(call);
+    const noise: Input = .noise(call);
     const data_width = call.data_width;
     const fraction: u5 = @intCast(call.fraction);
     const up: u6 = @intCast(64 - data_width - fraction);
@@ -390,20 +554,14 @@ fn single(call: *const abi.Lif, index: usize, past: bool) void {
     var trace: [tile_steps]i16 = undefined;
     var v: i64 = state[0];
     var refractory: i16 = state[1];
-    const currents = call.currents + index * call.current_neuron_stride;
-    const noises = call.noises + index * call.noise_neuron_stride;
-    const current_stride: usize = call.current_step_stride;
-    const noise_stride: usize = call.noise_step_stride;
     const call_begin: usize = call.step_begin;
     const term_stride: usize = @intFromBool(!constant(call));
     var tile: usize = 0;
     while (tile < call.step_count) : (tile += tile_steps) {
         const steps: usize = @min(tile_steps, call.step_count - tile);
+        const begin = call_begin + tile;
         for (terms[0..if (term_stride > 0) steps else 1], 0..) |*term, step| {
-            const t = call_begin + tile + step;
-            const current: i32 = currents[t * current_stride];
-            const noise: i32 = noises[t * noise_stride];
-            const drive: i64 = ((current * neuron.gain_k) >> fraction) + noise;
+            const drive: i64 = driveOf(&neuron, fraction, current.at(index, begin + step), noise.at(index, begin + step));
             term.* = (rest * neuron.leak_k + (drive << fraction)) << up;
         }
         var words: [tile_words]u64 = @splat(0);
@@ -421,9 +579,8 @@ fn single(call: *const abi.Lif, index: usize, past: bool) void {
                         step += 1;
                     }
                 } else {
-                    const difference: i64 = signed(@truncate(rest - v), @min(2 * data_width, 16));
-                    const term = terms[step * term_stride] - ((rest * neuron.leak_k) << up);
-                    v = (((v << fraction) + difference * neuron.leak_k) << up) +% term >> down;
+                    const drive = driveOf(&neuron, fraction, current.at(index, begin + step), noise.at(index, begin + step));
+                    v = neuron.reached(call, @truncate(v), drive);
                 }
                 if (v >= threshold) {
                     words[step / 64] |= @as(u64, 1) << @truncate(step);
@@ -434,9 +591,15 @@ fn single(call: *const abi.Lif, index: usize, past: bool) void {
             trace[step] = @truncate(signed(@truncate(v), data_width));
         }
         recordTile(call, index, tile, words[0 .. (steps + 63) / 64], trace[0..steps], past);
+        state[0] = @truncate(v);
+        state[1] = refractory;
+        if (term_stride == 0 and tile + steps + worth_steps < call.step_count) {
+            const drive = driveOf(&neuron, fraction, current.at(index, begin), noise.at(index, begin));
+            if (Cycle.find(call, neuron, drive, &words, .{ .v = state[0], .refractory = refractory })) |cycle| {
+                return cycle.finish(call, index, tile + steps, past);
+            }
+        }
     }
-    state[0] = @truncate(v);
-    state[1] = refractory;
 }
 
 /// True when every leak_k, shifted so that the higher half of a product is the shifted product, fits.
