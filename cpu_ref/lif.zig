@@ -82,16 +82,14 @@ const Input = struct {
         return input.values[neuron * input.neuron_stride + step * input.step_stride];
     }
 
-    /// Of neighbouring neurons in one step.
-    inline fn across(input: Input, first: usize, step: usize, out: []i16) void {
+    /// Of `count` neighbouring neurons, at most a vector of them, in one step.
+    inline fn across(input: Input, first: usize, count: usize, step: usize) Lanes {
         const values = input.values + first * input.neuron_stride + step * input.step_stride;
-        switch (input.neuron_stride) {
-            0 => @memset(out, values[0]),
-            1 => @memcpy(out, values),
-            else => |stride| for (out, 0..) |*value, i| {
-                value.* = values[i * stride];
-            },
-        }
+        if (input.neuron_stride == 0) return @splat(values[0]);
+        if (input.neuron_stride == 1 and count >= lanes) return values[0..lanes].*;
+        var each: [lanes]i16 = @splat(0);
+        for (each[0..@min(count, lanes)], 0..) |*value, i| value.* = values[i * input.neuron_stride];
+        return each;
     }
 };
 
@@ -501,15 +499,13 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
 
         /// What current and noise add to v of each neuron in a step, exact in its low 16 bits.
         inline fn fill(self: *const Self, inputs: [2]Input, first: usize, count: usize, out: *[width]i16, step: usize) void {
-            var current: [width]i16 = @splat(0);
-            var noise: [width]i16 = @splat(0);
-            inputs[0].across(first, step, current[0..count]);
-            inputs[1].across(first, step, noise[0..count]);
             const fraction: @Vector(lanes, u5) = @splat(self.fraction);
             inline for (0..groups) |g| {
-                const product = @as(Wide, @as(Lanes, current[g * lanes ..][0..lanes].*)) * @as(Wide, self.gain[g]);
+                const left = count -| g * lanes;
+                const begin = first + @min(g * lanes, count - 1);
+                const product = @as(Wide, inputs[0].across(begin, left, step)) * @as(Wide, self.gain[g]);
                 const driven: Lanes = @truncate(product >> fraction);
-                out[g * lanes ..][0..lanes].* = driven +% @as(Lanes, noise[g * lanes ..][0..lanes].*);
+                out[g * lanes ..][0..lanes].* = driven +% inputs[1].across(begin, left, step);
             }
         }
 
