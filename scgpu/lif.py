@@ -97,7 +97,7 @@ class Neurons:
         width = max((column.ndim and count for column in columns), default=0) or 1
         table = np.empty((len(columns), width), "<i2")
         for row, column in zip(table, columns, strict=True):
-            row[:] = column
+            row[:] = column if column.size else 0
         return cls(count, table, number_format, current, noise)
 
     def part(self, neurons: slice, steps: slice) -> Neurons:

@@ -322,6 +322,7 @@ def test_lif_of_nothing(chosen: scgpu.Device) -> None:
     assert [a.dtype for a in scgpu.batch_lif_run_varying(20, 256, none, device=chosen)] == [np.int32, np.int16]
     assert scgpu.batch_lif_run_multi(0, 5, 20, 256, none, record="spikes", device=chosen).words.shape == (0, 1)
     assert scgpu.batch_lif_run_multi(2, 0, 20, 256, [1, 2], record="counts", device=chosen).tolist() == [0, 0]
+    assert scgpu.batch_lif_run_multi(0, 5, none, 256, none, record="counts", device=chosen).shape == (0,)
 
 
 RANGE = "must be from -32768 to 32767; got"

@@ -1,4 +1,4 @@
-"""Measure encode and dense on every device, beside a peer where one is installed.
+"""Measure encode, dense and neurons on every device, beside a peer where one is installed.
 
 Every figure is the median of interleaved repeats: ours, the peer, ours, the peer, ... Beside
 it stands a ceiling that this machine showed in the same run:
@@ -7,7 +7,8 @@ it stands a ceiling that this machine showed in the same run:
 * a batch re-uses what it read: the ceiling is the time of its products alone at the rate that
   the same kernel reaches on rows that stay in the second-level cache (on a GPU: on a large
   layer); encode comes on top;
-* encode has no ceiling here but the peer.
+* neurons whose spikes and potentials are recorded: the ceiling is the time to fill as many bytes;
+* encode, and neurons of which little is recorded, have no ceiling here but the peer.
 
 The peer is PyPI's sc-neurocore-engine (Rust SIMD; `pip install sc-neurocore-engine`), whose
 encoders use 8-bit thresholds where ours use 32.
@@ -38,6 +39,8 @@ from scgpu.devices import backend_of
 LENGTH = 1024
 SHAPES = ((64, 32), (256, 128), (512, 256), (1000, 500))
 BATCH = 100
+NEURONS = 100
+STEPS = 100_000
 PEER = "sc_neurocore_engine"
 
 Work = Callable[[], object]
@@ -154,6 +157,66 @@ def rows_of(device: scgpu.Device, peer: Any, progress: Callable[[str], None]) ->
     )
     assert ours is not None
     yield Row("encode 1000 numbers", str(device), ours, theirs, None)
+    progress(f"{device}: neurons")
+    yield from neuron_rows(device, peer)
+
+
+def neuron_rows(device: scgpu.Device, peer: Any) -> Iterator[Row]:
+    """Figures of fixed-point neurons, whose bits are the peer's."""
+    currents = np.linspace(20, 300, NEURONS).astype(np.int16)
+    given = (NEURONS, STEPS, 20, 256, currents)
+    arrays = np.empty((NEURONS, STEPS), np.int32), np.empty((NEURONS, STEPS), np.int16)
+    if peer:
+        for ours, theirs in zip(
+            scgpu.batch_lif_run_multi(*given, device=device), peer.batch_lif_run_multi(*given), strict=True
+        ):
+            assert np.array_equal(ours, theirs)
+
+    def fresh() -> None:
+        for array in arrays:
+            np.empty_like(array).fill(1)
+
+    def reused() -> None:
+        for array in arrays:
+            array.fill(1)
+
+    moving = np.random.default_rng(1).integers(0, 256, (NEURONS, STEPS // 10)).astype(np.int16)
+    works: list[tuple[str, Work, Work | None, Work | None]] = [
+        (
+            "new arrays",
+            lambda: scgpu.batch_lif_run_multi(*given, device=device),
+            peer and (lambda: peer.batch_lif_run_multi(*given)),
+            fresh,
+        ),
+        (
+            "into out",
+            lambda: scgpu.batch_lif_run_multi(*given, out=arrays, device=device),
+            peer and (lambda: peer.batch_lif_run_multi(*given)),
+            reused,
+        ),
+        (
+            "packed spikes",
+            lambda: scgpu.batch_lif_run_multi(*given, record="spikes", device=device),
+            peer and (lambda: peer.batch_lif_run_multi(*given)),
+            None,
+        ),
+        (
+            "a tenth of the steps, currents that change, packed spikes",
+            lambda: scgpu.batch_lif_run_varying(20, 256, moving, record="spikes", device=device),
+            peer and (lambda: [peer.batch_lif_run_varying(20, 256, row) for row in moving]),
+            None,
+        ),
+        (
+            "one neuron",
+            lambda: scgpu.batch_lif_run(STEPS, 20, 256, 128, device=device),
+            peer and (lambda: peer.batch_lif_run(STEPS, 20, 256, 128)),
+            None,
+        ),
+    ]
+    for name, work, other, ceiling in works:
+        ours, theirs, least = medians([work, other, ceiling])
+        assert ours is not None
+        yield Row(f"neurons {NEURONS} x {STEPS}, {name}", str(device), ours, theirs, least)
 
 
 def markdown(rows: Sequence[Row], peer_name: str) -> str:
