@@ -312,6 +312,17 @@ OPS: dict[str, Op] = {
                 Buffer("counts", "u32", "inout", "neuron_count"),
             ),
             work_items="neuron_count",
+            variants=tuple(
+                {"wg_size": 64, "varying_input": varying, "spike_records": spikes, "voltage_records": voltages}
+                for varying in (0, 1)
+                for spikes in (0, 1)
+                for voltages in (0, 1)
+            ),
+            choose=lambda params: (
+                4 * (params["current_step_stride"] + params["noise_step_stride"] > 0)
+                + 2 * (params["record_spikes"] != 0)
+                + (params["record_voltages"] != 0)
+            ),
         ),
     )
 }

@@ -18,6 +18,11 @@
 #import grid
 
 override wg_size: u32 = 64u;
+/// 1 where an input changes from step to step; for record_spikes and record_voltages. Software
+/// adapters run the body of every `if` in every step.
+override varying_input: u32 = 1u;
+override spike_records: u32 = 1u;
+override voltage_records: u32 = 1u;
 
 /// Half `index` of a pair of i16.
 fn half(pair: u32, index: u32) -> i32 {
@@ -58,7 +63,6 @@ fn lif(
     // A shift to the left and back leaves the low bits and their sign.
     let unused = 32u - params.data_width;
     let unused_difference = 32u - min(2u * params.data_width, 16u);
-    let constant_input = params.current_step_stride == 0u && params.noise_step_stride == 0u;
 
     var v = half(state[neuron], 0u);
     var refractory = half(state[neuron], 1u);
@@ -67,30 +71,35 @@ fn lif(
     var pair = 0u;
     for (var begin = 0u; begin < params.step_count; begin += 64u) {
         var word = vec2(0u);
-        let end = min(begin + 64u, params.step_count);
-        for (var step = begin; step < end; step++) {
-            let t = params.step_begin + step;
-            if (!constant_input) {
-                drive = (current_at(neuron, t) * gain_k >> params.fraction) + noise_at(neuron, t);
-            }
-            let difference = ((v_rest - v) << unused_difference) >> unused_difference;
-            let reached = ((v + (difference * leak_k >> params.fraction) + drive) << unused) >> unused;
-            let resting = refractory > 0;
-            let spike = !resting && reached >= v_threshold;
-            v = select(select(reached, v_reset, spike), v_rest, resting);
-            refractory = select(select(refractory, period, spike), refractory - 1, resting);
-            word |= vec2(select(0u, 1u << (step % 32u), spike)) * vec2(1u - step / 32u % 2u, step / 32u % 2u);
-            if (params.record_spikes != 0u) {
-                spikes[neuron * params.spike_stride + t] = u32(spike);
-            }
-            if (params.record_voltages != 0u) {
-                let shown = u32((v << unused) >> unused) & 0xffffu;
-                if (t % 2u == 0u) {
-                    pair = shown;
-                } else {
-                    voltages[neuron * (params.voltage_stride / 2u) + t / 2u] = pair | shown << 16u;
+        for (var side = 0u; side < 2u; side++) {
+            let first = begin + 32u * side;
+            let end = min(first + 32u, params.step_count);
+            var bits = 0u;
+            for (var step = first; step < end; step++) {
+                let t = params.step_begin + step;
+                if (varying_input != 0u) {
+                    drive = (current_at(neuron, t) * gain_k >> params.fraction) + noise_at(neuron, t);
+                }
+                let difference = ((v_rest - v) << unused_difference) >> unused_difference;
+                let reached = ((v + (difference * leak_k >> params.fraction) + drive) << unused) >> unused;
+                let resting = refractory > 0;
+                let spike = !resting && reached >= v_threshold;
+                v = select(select(reached, v_reset, spike), v_rest, resting);
+                refractory = select(select(refractory, period, spike), refractory - 1, resting);
+                bits |= u32(spike) << (step % 32u);
+                if (spike_records != 0u) {
+                    spikes[neuron * params.spike_stride + t] = u32(spike);
+                }
+                if (voltage_records != 0u) {
+                    let shown = u32((v << unused) >> unused) & 0xffffu;
+                    if (t % 2u == 0u) {
+                        pair = shown;
+                    } else {
+                        voltages[neuron * (params.voltage_stride / 2u) + t / 2u] = pair | shown << 16u;
+                    }
                 }
             }
+            word[side] = bits;
         }
         spike_count += countOneBits(word.x) + countOneBits(word.y);
         if (params.record_words != 0u) {
@@ -98,7 +107,7 @@ fn lif(
         }
     }
     let last = params.step_begin + params.step_count;
-    if (params.record_voltages != 0u && last % 2u == 1u) {
+    if (voltage_records != 0u && last % 2u == 1u) {
         let index = neuron * (params.voltage_stride / 2u) + last / 2u;
         voltages[index] = (voltages[index] & 0xffff0000u) | pair;
     }
