@@ -22,8 +22,9 @@ const Unsigned = @Vector(lanes, u16);
 const Wide = @Vector(lanes, i32);
 const Words = @Vector(lanes, u64);
 
-/// Steps between two visits to the recorded arrays: pieces long enough to write whole cache lines.
-const tile_steps = 512;
+/// Steps between two visits to a neuron's rows: the longer, the better for the memory behind, which
+/// has pages open of a few rows at a time; but what is in flight stands on the stack.
+const tile_steps = 1024;
 const tile_words = tile_steps / 64;
 /// Not a power of two, or the rows of a tile would share few sets of the first-level cache.
 const row_length = tile_steps + 32;

@@ -249,7 +249,7 @@ def _i16(rng: Rng, size: int) -> NDArray[np.int16]:
 def _lif(rng: Rng) -> Case:
     neurons, steps = (
         int(rng.choice((1, 1, 2, 3, 40, 64, 130, 200))),
-        int(rng.choice((1, 2, 63, 64, 65, 200, 600, 1700))),
+        int(rng.choice((1, 2, 63, 64, 65, 200, 600, 2200))),
     )
     begin = int(rng.choice((0, 0, 64, 2)))
     usual = rng.random() < 0.5
