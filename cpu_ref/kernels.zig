@@ -14,6 +14,7 @@ pub const table: abi.Table = .{
     .pack = &@import("pack.zig").pack,
     .unpack = &@import("unpack.zig").unpack,
     .activation = &@import("activation.zig").activation,
+    .lif = &@import("lif.zig").lif,
 };
 
 comptime {

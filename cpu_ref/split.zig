@@ -225,3 +225,29 @@ pub const activation = struct {
         return p;
     }
 };
+
+pub const lif = struct {
+    /// At most so many in a part: a few vectors of every tier, as equal as they can be.
+    const neurons = 64;
+
+    pub fn units(call: *const abi.Lif) u64 {
+        return (@as(u64, call.neuron_count) + neurons - 1) / neurons;
+    }
+    pub fn nanoseconds(call: *const abi.Lif) u64 {
+        return @as(u64, call.neuron_count) * call.step_count / 4;
+    }
+    pub fn part(call: *const abi.Lif, begin: u64, end: u64) abi.Lif {
+        var p = call.*;
+        const first = begin * call.neuron_count / units(call);
+        p.neuron_count = @intCast(end * call.neuron_count / units(call) - first);
+        if (call.parameter_stride > 1) p.parameters += first;
+        p.state += 2 * first;
+        p.currents += first * call.current_neuron_stride;
+        p.noises += first * call.noise_neuron_stride;
+        p.words += first * call.row_words;
+        p.spikes += first * call.spike_stride;
+        p.voltages += first * call.voltage_stride;
+        p.counts += first;
+        return p;
+    }
+};

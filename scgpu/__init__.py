@@ -15,11 +15,14 @@ from scgpu.dense import DenseLayer
 from scgpu.devices import device, devices, problems
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.network import Network
+from scgpu.neuron import FixedPointLif, lif_step
 from scgpu.pack import pack
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
 from scgpu.profile import Profile, profile
+from scgpu.synapse import StdpSynapse
 from scgpu.threads import num_threads, set_num_threads
 from scgpu.unpack import unpack
 
@@ -29,17 +32,23 @@ __all__ = [
     "DenseLayer",
     "Device",
     "DeviceError",
+    "FixedPointLif",
     "GpuError",
     "NativeLibraryError",
     "Network",
     "Pending",
     "Profile",
     "ScgpuError",
+    "StdpSynapse",
     "TooLargeError",
     "__version__",
+    "batch_lif_run",
+    "batch_lif_run_multi",
+    "batch_lif_run_varying",
     "device",
     "devices",
     "encode",
+    "lif_step",
     "num_threads",
     "pack",
     "philox4x32",

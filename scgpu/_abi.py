@@ -64,9 +64,9 @@ class Buffer:
     ----------
     name : str
         Name in WGSL, Zig and Python.
-    dtype : {"u8", "u32", "u64"}
+    dtype : {"u8", "i16", "u32", "u64"}
         Element type. On a GPU a u64 element is a ``vec2<u32>``, low half first, and four u8
-        elements are a ``u32``, the first in the low byte.
+        elements or two i16 are a ``u32``, the first in the lowest place.
     access : {"in", "out", "inout"}
         How the kernel uses it. ``inout`` is read before it is written.
     size : str
@@ -77,7 +77,7 @@ class Buffer:
     """
 
     name: str
-    dtype: Literal["u8", "u32", "u64"]
+    dtype: Literal["u8", "i16", "u32", "u64"]
     access: Literal["in", "out", "inout"]
     size: str
     wgsl: str = field(default="", repr=False)  # the digest is of what both sides know
@@ -293,6 +293,31 @@ FEW_COUNTS = 1 << 14
 # Above this length more invocations share a stream: none makes more than 65,535 loop trips.
 LONG_STREAM = 1 << 17
 
+
+def _inputs(kind: str) -> str:
+    """Elements of an array that is read by neuron and step, with strides that may be 0."""
+    return f"(neuron_count - 1) * {kind}_neuron_stride + (step_begin + step_count - 1) * {kind}_step_stride + 1"
+
+
+def _trace(kind: str) -> str:
+    """Elements of a recorded array, a row for each neuron."""
+    return f"record_{kind}s * ((neuron_count - 1) * {kind}_stride + step_begin + step_count)"
+
+
+# What stands in the innermost loop is fixed when a pipeline is made: each call has one variant.
+LIF_VARIANTS: tuple[Variant, ...] = tuple(
+    {"wg_size": 64, "varying_input": varying, "spike_records": spikes, "voltage_records": voltages}
+    for varying in (0, 1)
+    for spikes in (0, 1)
+    for voltages in (0, 1)
+)
+
+
+def _lif_variant(params: Params) -> int:
+    varying = params["current_step_stride"] + params["noise_step_stride"] > 0
+    return 4 * varying + 2 * (params["record_spikes"] != 0) + (params["record_voltages"] != 0)
+
+
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
@@ -481,8 +506,54 @@ OPS: dict[str, Op] = {
             ),
             work_items="element_count",
         ),
+        Op(
+            "lif",
+            params=(
+                "neuron_count",
+                "step_begin",
+                "step_count",
+                "data_width",
+                "fraction",
+                "parameter_stride",
+                "current_neuron_stride",
+                "current_step_stride",
+                "noise_neuron_stride",
+                "noise_step_stride",
+                "record_words",
+                "word_begin",
+                "row_words",
+                "record_spikes",
+                "spike_stride",
+                "record_voltages",
+                "voltage_stride",
+            ),
+            buffers=(
+                Buffer("parameters", "i16", "in", "6 * parameter_stride"),
+                Buffer("state", "i16", "inout", "2 * neuron_count"),
+                Buffer("currents", "i16", "in", _inputs("current")),
+                Buffer("noises", "i16", "in", _inputs("noise")),
+                Buffer(
+                    "words",
+                    "u64",
+                    "out",
+                    "record_words * ((neuron_count - 1) * row_words + word_begin + (step_count + 63) // 64)",
+                ),
+                Buffer("spikes", "u32", "out", _trace("spike")),
+                Buffer("voltages", "i16", "out", _trace("voltage")),
+                Buffer("counts", "u32", "inout", "neuron_count"),
+            ),
+            work_items="neuron_count",
+            variants=LIF_VARIANTS,
+            choose=lambda params, adapter: _lif_variant(params),
+            legal=lambda params, variant: LIF_VARIANTS.index(variant) == _lif_variant(params),
+            stream_bits="neuron_count * step_count",
+        ),
     )
 }
+
+# Above this many steps one kernel call is split: an invocation makes a loop trip for each. A
+# multiple of 64, so that every part begins at a word.
+PASS_STEPS = 1 << 14
 
 # Above this many inputs one kernel call is split into passes too: one invocation may look up them all.
 PASS_INPUTS = 1 << 13

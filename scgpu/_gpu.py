@@ -523,7 +523,7 @@ class GpuBackend:
     def upload(self, array: NDArray[Any]) -> GpuBuffer:
         """Copy an array into a new buffer."""
         flat = np.ascontiguousarray(array).reshape(-1)
-        buffer = self.empty(f"u{8 * flat.itemsize}", flat.size)
+        buffer = self.empty(next(name for name, dtype in DTYPES.items() if dtype == flat.dtype), flat.size)
         if flat.size:
             recorder = _trace.recorder(self.device) if _trace.active else None
             with self._lock, _Translated("upload"):

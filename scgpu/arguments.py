@@ -170,3 +170,17 @@ def words32(name: str, value: ArrayLike, components: int) -> NDArray[np.uint32]:
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), array.shape))
         raise ValueError(f"{name} must lie in [0, 2**32 - 1]; got {array[index]} at index {index}")
     return array.astype("<u4")
+
+
+def integers16(name: str, value: Any) -> NDArray[np.int16]:
+    """A C-contiguous int16 array of integers of 16 bits, of any shape."""
+    array = _array(name, value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers; got dtype {array.dtype}. Round them, and use .astype(np.int16).")
+    if array.dtype != np.int16:
+        wrong = (array < -(2**15)) | (array >= 2**15)
+        if wrong.any():
+            index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), array.shape))
+            where = f" at index {index}" if index else ""
+            raise ValueError(f"{name} must be from -32768 to 32767; got {array[index]}{where}")
+    return np.ascontiguousarray(array, dtype="<i2").reshape(array.shape)

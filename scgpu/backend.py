@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from scgpu import _abi
 from scgpu.errors import TooLargeError
 
-DTYPES: dict[str, np.dtype[Any]] = {"u8": np.dtype("u1"), "u32": np.dtype("<u4"), "u64": np.dtype("<u8")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "u8": np.dtype("u1"),
+    "i16": np.dtype("<i2"),
+    "u32": np.dtype("<u4"),
+    "u64": np.dtype("<u8"),
+}
 
 LINE_BYTES = 64  # of a cache line, and of the widest vector: loads that straddle two lines are slow
 ALIGNED_BYTES = 1 << 14  # below this, aligning a buffer costs more than it gains
@@ -82,7 +87,7 @@ class Buffer(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Element type: uint8, uint32 or uint64."""
+        """Element type: one of `DTYPES`."""
         ...
 
 
@@ -138,7 +143,7 @@ class Backend(Protocol):
         ...
 
     def upload(self, array: NDArray[Any]) -> Any:
-        """Make a buffer holding an array of uint8, uint32 or uint64; the backend may keep the array itself."""
+        """Make a buffer holding an array of a type of `DTYPES`; the backend may keep the array itself."""
         ...
 
     def execute(self, steps: Sequence[Step], read: Sequence[Any] = ()) -> list[NDArray[Any]]:

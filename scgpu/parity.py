@@ -65,7 +65,7 @@ def make_case(op: str, params: dict[str, int], inputs: dict[str, NDArray[Any]]) 
     """A case from its inputs; outputs get the sentinel and a guard, ``inout`` ones the guard."""
     buffers = []
     for buffer, size in zip(OPS[op].buffers, OPS[op].sizes(*params.values()), strict=True):
-        guard = np.full(GUARD, SENTINEL & (2 ** (8 * DTYPES[buffer.dtype].itemsize) - 1), DTYPES[buffer.dtype])
+        guard = np.full(GUARD, SENTINEL, "<u8").view(DTYPES[buffer.dtype])[:GUARD]
         if buffer.access == "out":
             buffers.append(np.resize(guard, size + GUARD))
         else:
@@ -274,6 +274,55 @@ def _activation(rng: Rng) -> Case:
     return make_case("activation", params, {"counts": counts})
 
 
+def _i16(rng: Rng, size: int) -> NDArray[np.int16]:
+    """Numbers of 16 bits, many of them near 0 or at an end of the range."""
+    sizes = rng.integers(0, 17, size)
+    return (rng.integers(-(2**15), 2**15, size) >> sizes).astype(np.int16)
+
+
+def _lif(rng: Rng) -> Case:
+    neurons, steps = (
+        int(rng.choice((1, 1, 2, 3, 40, 64, 130, 200))),
+        int(rng.choice((1, 2, 63, 64, 65, 200, 600, 2200))),
+    )
+    begin = int(rng.choice((0, 0, 64, 2)))
+    usual = rng.random() < 0.5
+    table = rng.integers(-50, 300, (6, neurons if rng.random() < 0.5 else 1))
+    if usual:
+        table[:4] = rng.integers([[1], [200], [-40], [-40]], [[128], [300], [40], [40]], table[:4].shape)
+        table[5] %= 5
+    else:
+        table[:] = _i16(rng, table.size).reshape(table.shape)
+        table[5] >>= int(rng.integers(16))
+    strides = [rng.choice(((0, 0), (1, 0), (steps + begin, 1), (1, neurons), (0, 1))).tolist() for _ in range(2)]
+    params = {
+        "neuron_count": neurons,
+        "step_begin": begin,
+        "step_count": steps,
+        "data_width": 16 if usual else int(rng.integers(1, 17)),
+        "fraction": 8 if usual else int(rng.integers(0, 32)),
+        "parameter_stride": table.shape[1],
+        "current_neuron_stride": strides[0][0],
+        "current_step_stride": strides[0][1],
+        "noise_neuron_stride": strides[1][0],
+        "noise_step_stride": strides[1][1],
+        "record_words": int(rng.integers(2)),
+        "word_begin": int(rng.integers(3)),
+        "row_words": -(-steps // 64) + 2 + int(rng.integers(2)),
+        "record_spikes": int(rng.integers(2)),
+        "spike_stride": begin + steps + int(rng.integers(3)),
+        "record_voltages": int(rng.integers(2)),
+        "voltage_stride": (begin + steps + 1) // 2 * 2 + 2 * int(rng.integers(2)),
+    }
+    sizes = dict(zip((buffer.name for buffer in OPS["lif"].buffers), OPS["lif"].sizes(*params.values()), strict=True))
+    inputs: dict[str, NDArray[Any]] = {name: _i16(rng, sizes[name]) for name in ("state", "currents", "noises")}
+    if usual:
+        inputs["currents"] %= 200
+        inputs["noises"] %= 30
+    inputs["state"][1::2] >>= int(rng.choice((7, 13, 15)))
+    return make_case("lif", params, {**inputs, "parameters": table, "counts": _u32(rng, neurons)})
+
+
 MAKERS: dict[str, Callable[[Rng], Case]] = {
     "philox": _philox,
     "encode": _encode,
@@ -285,6 +334,7 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "pack": _pack,
     "unpack": _unpack,
     "activation": _activation,
+    "lif": _lif,
 }
 
 

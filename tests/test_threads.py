@@ -67,6 +67,34 @@ def large_cases() -> list[Case]:
     for operation in range(4):
         params = {"operation": operation, "stream_count": 1003, "word_count": 201, "tail_bits": 9}
         made.append(make_case("bitwise", params, {"left": words(1003, 201), "right": words(1003, 201)}))
+    lif = {
+        "neuron_count": 333,
+        "step_begin": 2,
+        "step_count": 2301,
+        "data_width": 16,
+        "fraction": 8,
+        "parameter_stride": 333,
+        "record_words": 1,
+        "word_begin": 1,
+        "row_words": 38,
+        "record_spikes": 1,
+        "spike_stride": 2305,
+        "record_voltages": 1,
+        "voltage_stride": 2304,
+    }
+    table = rng.integers([[10], [200], [-9], [-40], [200], [0]], [[40], [300], [9], [0], [300], [9]], (6, 333))
+    for strides in ((1, 0), (2303, 1), (1, 333)):
+        params = {**lif, "current_neuron_stride": strides[0], "current_step_stride": strides[1]}
+        params |= {"noise_neuron_stride": 0, "noise_step_stride": strides[1]}
+        params = {name: params[name] for name in OPS["lif"].params}
+        inputs = {
+            "parameters": table,
+            "state": rng.integers(0, 9, 666),
+            "currents": rng.integers(0, 300, 333 * 2303),
+            "noises": rng.integers(-9, 9, 333 * 2303),
+            "counts": u32(333),
+        }
+        made.append(make_case("lif", params, inputs))
     params = {"element_count": 70_001, "offset": 5, "full_scale": 2**31, "floor": 0}
     made.append(make_case("activation", params, {"counts": u32(70_001)}))
     return made

@@ -19,6 +19,7 @@ from scgpu.oracle.bitwise import bitwise
 from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
 from scgpu.oracle.encode import encode
+from scgpu.oracle.lif import lif
 from scgpu.oracle.lookup import lookup
 from scgpu.oracle.pack import pack
 from scgpu.oracle.philox import philox
@@ -27,7 +28,7 @@ from scgpu.oracle.unpack import unpack
 
 KERNELS: dict[str, Any] = {
     kernel.__name__: kernel
-    for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, pack, unpack, activation)
+    for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, pack, unpack, activation, lif)
 }
 
 
