@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import arguments
 from scgpu._abi import PASS_STEPS
 from scgpu.backend import DTYPES, Backend, Device, Step, require_host_memory
-from scgpu.bitstream import Bitstream
+from scgpu.bitstream import Bitstream, Part
 from scgpu.devices import backend_of
 from scgpu.devices import device as choose_device
 from scgpu.errors import TooLargeError
@@ -306,7 +306,7 @@ def _recorded(
         return counts.astype(np.uint64).reshape(shape)[()]
     if not packed:
         return traces.voltages if record else tuple(traces)
-    streams = Bitstream(backend, words, shape, step_count, "unipolar")
+    streams = Bitstream(backend, [Part(0, math.prod(shape), words)], shape, step_count, "unipolar")
     return (streams, traces.voltages) if record == "both" else streams
 
 
