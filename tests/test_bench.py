@@ -23,6 +23,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(works, "SWEEP", (64, 128))
     monkeypatch.setattr(works, "SHARED", ((8, 4, 64), (16, 4, 64)))
     monkeypatch.setattr(works, "MILLION", 6400)
+    monkeypatch.setattr(works, "STEPS", 640)
 
 
 def test_medians_take_turns_and_leave_the_first_call_out() -> None:
@@ -74,7 +75,7 @@ def test_array_peers_count_what_we_count() -> None:
 def test_every_section_has_ours_and_ceilings(small: None, chosen: scgpu.Device) -> None:
     assert tuple(works.SECTIONS) == bench.SECTIONS
     rows = list(bench.run_cases(works.Bench(chosen, None, (peers.numpy_peer(),)), bench.SECTIONS, 0.0, 9.0))
-    assert len(rows) == 2 + 4 + 2 + 4 + 1 + 3
+    assert len(rows) == 2 + 4 + 2 + 4 + 1 + 3 + 5
     for row in rows:
         assert row.microseconds and row.ceiling and row.share and not row.skipped and row.device == str(chosen)
     assert all("numpy" in row.peers for row in rows if "prepacked" in row.section and "shared" not in row.section)

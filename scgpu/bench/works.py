@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from scgpu.bench.peers import Work
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.encode import encode
+from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.pack import pack
 from scgpu.sequence import SEQUENCES, SequenceName
 from scgpu.unpack import unpack
@@ -25,6 +27,8 @@ SWEEP = (128, 256, 512, 1024, 2048, 4096)
 SWEEP_SHAPE = (32, 16)
 SHARED = ((512, 256, 1024), (1000, 500, 4096))
 MILLION = 1_000_000
+NEURONS = 100
+STEPS = 100_000
 PROFILED_BITS = 1 << 36  # larger work is left out of a profile
 
 
@@ -205,6 +209,67 @@ class Bench:
                 others[peers.ENGINE] = lambda other=other: other  # type: ignore[misc]
             yield Case("packing", name, size, lambda ours=ours: ours, others, lambda least=least: least)  # type: ignore[misc]
 
+    def neurons(self) -> Iterator[Case]:
+        """Fixed-point neurons; the ceilings write what is recorded with NumPy."""
+        device, engine = self.device, self.engine
+        currents = np.random.default_rng(1).integers(0, 256, NEURONS).astype(np.int16)
+        given = (NEURONS, STEPS, 20, 256, currents)
+        moving = np.random.default_rng(2).integers(0, 256, (NEURONS, STEPS // 10)).astype(np.int16)
+        out = (np.empty((NEURONS, STEPS), np.int32), np.empty((NEURONS, STEPS), np.int16))
+        one = (STEPS, 20, 256, 128)
+
+        def fill(*sizes: int) -> Work:
+            return lambda: [np.full(size, 1, np.uint8) for size in sizes]
+
+        def refill() -> None:
+            for array in out:
+                array.fill(1)
+
+        works: dict[str, tuple[int, Work, Work, Callable[[Any], object]]] = {
+            "new arrays": (
+                NEURONS * STEPS,
+                lambda: batch_lif_run_multi(*given, device=device),
+                fill(4 * NEURONS * STEPS, 2 * NEURONS * STEPS),
+                lambda peer: peer.batch_lif_run_multi(*given),
+            ),
+            "into out": (
+                NEURONS * STEPS,
+                lambda: batch_lif_run_multi(*given, out=out, device=device),
+                refill,
+                lambda peer: peer.batch_lif_run_multi(*given),
+            ),
+            "packed spikes": (
+                NEURONS * STEPS,
+                lambda: batch_lif_run_multi(*given, record="spikes", device=device),
+                fill(NEURONS * STEPS // 8),
+                lambda peer: peer.batch_lif_run_multi(*given),
+            ),
+            "a tenth of the steps, currents that change, packed spikes": (
+                NEURONS * STEPS // 10,
+                lambda: batch_lif_run_varying(20, 256, moving, record="spikes", device=device),
+                lambda: np.bitwise_or.reduce(moving, axis=None),
+                lambda peer: [peer.batch_lif_run_varying(20, 256, row) for row in moving],
+            ),
+            "one neuron": (
+                STEPS,
+                lambda: batch_lif_run(*one, device=device),
+                fill(4 * STEPS, 2 * STEPS),
+                lambda peer: peer.batch_lif_run(*one),
+            ),
+        }
+        for name, (bits, ours, least, other) in works.items():
+            others: dict[str, Callable[[], Work]] = {}
+            if engine:
+                others[peers.ENGINE] = lambda other=other: lambda: other(engine.module)  # type: ignore[misc]
+            yield Case(
+                f"neurons, {NEURONS} and {STEPS:,} steps",
+                name,
+                bits,
+                lambda ours=ours: ours,  # type: ignore[misc]
+                others,
+                lambda least=least: least,  # type: ignore[misc]
+            )
+
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "one-sample": Bench.one_sample,
@@ -213,4 +278,5 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "shared": Bench.shared,
     "encode": Bench.encode,
     "packing": Bench.packing,
+    "neurons": Bench.neurons,
 }
