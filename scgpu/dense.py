@@ -211,9 +211,9 @@ class DenseLayer:
 
     @property
     def packed_weights(self) -> Bitstream:
-        """Weight streams as bits, shape (n_neurons, n_inputs); made anew from the ranks where they are shared.
+        """Weight streams as bits on the layer's device, shape (n_neurons, n_inputs).
 
-        On the layer's device; on ``numpy`` where one buffer of the device cannot hold them.
+        Shared ones are made anew from the ranks.
         """
         return self._streams.packed
 

@@ -6,6 +6,7 @@ comparator sequence per input, so a weight is its rank and a product a look-up.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scgpu._abi import PASS_WORDS
 from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device, Step
-from scgpu.bitstream import Bitstream
+from scgpu.bitstream import Bitstream, Part
 from scgpu.devices import backend_of
 from scgpu.encode import encode, thresholds_of
 from scgpu.errors import TooLargeError
@@ -153,11 +154,13 @@ class IndependentStreams:
 
     @property
     def packed(self) -> Bitstream:
-        """The streams; on ``numpy``, put together, where no buffer of the device can hold them."""
-        if len(self.parts) == 1:
-            return self.parts[0][1]
-        words = np.concatenate([part.words for _, part in self.parts])
-        return Bitstream.from_words(words, self._form.length, polarity=self._form.polarity, device="numpy")
+        """The streams, where they lie."""
+        form = self._form
+        parts = [
+            Part(first * form.n_inputs, first * form.n_inputs + math.prod(streams.shape), streams._buffer)
+            for first, streams in self.parts
+        ]
+        return Bitstream(self.backend, parts, (form.n_neurons, form.n_inputs), form.length, form.polarity)
 
     def scratch(self, sample_count: int) -> None:
         """Nothing is kept in between."""
@@ -246,7 +249,7 @@ class SharedStreams:
 
     @property
     def packed(self) -> Bitstream:
-        """The streams as bits, on the layer's device or, where no buffer of it holds them, on ``numpy``."""
+        """The streams as bits, made anew on the layer's device."""
         form = self._form
         words = np.zeros((form.n_neurons, form.n_inputs, form.word_count), "<u8")
         octets = words.view(np.uint8)
@@ -256,8 +259,7 @@ class SharedStreams:
         for neuron in range(form.n_neurons):
             bits = place < self._ranked.ranks[:, neuron, None]
             octets[neuron, :, : -(-form.length // 8)] = np.packbits(bits, axis=1, bitorder="little")
-        fits = words.nbytes <= self.backend.largest_buffer
-        return Bitstream.from_words(words, form.length, polarity=form.polarity, device=form.device if fits else "numpy")
+        return Bitstream.from_words(words, form.length, polarity=form.polarity, device=form.device)
 
     def _samples_at_once(self, sample_count: int) -> int:
         return min(max(1, ENTRY_BYTES // self.sample_bytes), sample_count)
