@@ -14,8 +14,7 @@ from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device
 from scgpu.bitwise import BitOperation, bitwise
 from scgpu.count import count
-from scgpu.devices import backend_of
-from scgpu.devices import device as choose_device
+from scgpu.devices import backend_for
 from scgpu.pack import pack_streams
 from scgpu.unpack import unpack_streams
 
@@ -119,7 +118,7 @@ class Bitstream:
         arguments.require_clear_tails(words, length)
         shape = words.shape[:-1]
         arguments.integer("number of streams", math.prod(shape), 0, 2**32 - 1)
-        backend = backend_of(choose_device(device))
+        backend = backend_for(device)
         return cls._uploaded(backend, np.array(words, "<u8", order="C"), shape, length, polarity)
 
     @classmethod
@@ -163,7 +162,7 @@ class Bitstream:
         polarity = arguments.polarity_of(polarity)
         array = arguments.bits(bits)
         length = arguments.length_of(array.shape[-1])
-        backend = backend_of(choose_device(device))
+        backend = backend_for(device)
         shape = array.shape[:-1]
         rows = array.reshape(math.prod(shape), length)
         parts = []
@@ -219,7 +218,7 @@ class Bitstream:
         """The same bitstreams on another device (itself when it is there already)."""
         if device is self._backend.device:
             return self
-        backend = backend_of(choose_device(device))
+        backend = backend_for(device)
         if backend is self._backend:
             return self
         # The host backends hand out their own memory; bitstreams are immutable, so it may be shared.

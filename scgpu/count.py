@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from scgpu import arguments
 from scgpu.backend import DTYPES, Backend, Device, Step
-from scgpu.devices import backend_of
-from scgpu.devices import device as choose_device
+from scgpu.devices import backend_for
 
 # Words of a stream that are counted together. Streams that are longer give work to more threads,
 # or workgroups, than there are streams, and no partial count passes 32 bits.
@@ -51,7 +50,7 @@ def popcount(words: NDArray[np.uint64], *, device: str | int | Device = "cpu") -
     """
     array = arguments.words64(words)
     shape = array.shape[:-1]
-    backend = backend_of(choose_device(device))
+    backend = backend_for(device)
     buffer = backend.upload(np.ascontiguousarray(array, DTYPES["u64"]))
     return count(backend, buffer, math.prod(shape), array.shape[-1]).reshape(shape)[()]
 

@@ -22,6 +22,8 @@ _PREFERENCE = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
 _lock = threading.RLock()
 _found: tuple[list[Device], dict[int, Any], list[str]] | None = None
 _backends: dict[Device, Backend] = {}
+# Those of "cpu" and "cpu:TIER", by the name and SCGPU_SIMD_TIER: small calls would wait for the choice.
+_of_names: dict[tuple[str, str | None], Backend] = {}
 
 
 def _forget() -> None:
@@ -30,6 +32,7 @@ def _forget() -> None:
     _lock = threading.RLock()
     _found = None
     _backends.clear()
+    _of_names.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -204,6 +207,17 @@ def _adapter(wanted: str, source: str) -> Device:
 def _listing() -> str:
     known = ", ".join(f"{d.index}: {d}" for d in devices())
     return "; ".join((f"usable are {known}", *problems()))
+
+
+def backend_for(selector: str | int | Device) -> Backend:
+    """The running backend of the device that a selector means; parameter and errors as `device`."""
+    if not isinstance(selector, str) or not selector.startswith("cpu"):
+        return backend_of(device(selector))
+    name = (selector, os.environ.get(_cpu.TIER_VARIABLE))
+    backend = _of_names.get(name)
+    if backend is None:
+        backend = _of_names[name] = backend_of(device(selector))
+    return backend
 
 
 def backend_of(chosen: Device) -> Backend:

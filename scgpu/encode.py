@@ -11,8 +11,7 @@ from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Device, Step
 from scgpu.bitstream import Bitstream, Part, part_ranges
-from scgpu.devices import backend_of
-from scgpu.devices import device as choose_device
+from scgpu.devices import backend_for
 from scgpu.errors import TooLargeError
 
 PURPOSES = {"input": 0, "weight": 1, "select": 2, "noise": 3, "initial": 4}
@@ -148,20 +147,21 @@ def encode(
     first_stream = arguments.integer("first_stream", first_stream, 0, 2**32 - max(stream_count, 1))
     if values.size > 2**32 - 1:
         raise TooLargeError(f"p has {values.size:,} values; at most 2**32 - 1 streams fit one call: split the batch")
-    backend = backend_of(choose_device(device))
+    backend = backend_for(device)
+    parts = []
     try:
-        ranges = part_ranges(backend, shape, length)
-        words = [backend.empty("u64", (end - begin) * -(-length // 64)) for begin, end in ranges]
+        for begin, end in part_ranges(backend, shape, length):
+            parts.append(Part(begin, end, backend.empty("u64", (end - begin) * -(-length // 64))))
     except TooLargeError as error:
         raise TooLargeError(f"p of shape {shape} at length={length} does not fit: {error}") from None
-    flat = values.reshape(-1)
-    for (begin, end), buffer in zip(ranges, words, strict=True):
+    thresholds = thresholds_of(values, polarity, resolution).reshape(-1)
+    for begin, end, words in parts:
         if begin == end:
             continue
         sample, stream = divmod(begin, stream_count)  # a part is some rows, or some streams of one
         step = encode_step(
-            backend.upload(thresholds_of(flat[begin:end], polarity, resolution)),
-            buffer,
+            backend.upload(thresholds[begin:end]),
+            words,
             sample_count=max((end - begin) // stream_count, 1),
             stream_count=min(end - begin, stream_count),
             length=length,
@@ -171,5 +171,4 @@ def encode(
             domain=domain_of(purpose, tensor_id),
         )
         backend.execute([step])
-    parts = [Part(begin, end, buffer) for (begin, end), buffer in zip(ranges, words, strict=True)]
     return Bitstream(backend, parts, shape, length, polarity)

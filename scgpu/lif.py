@@ -14,8 +14,7 @@ from scgpu import arguments
 from scgpu._abi import PASS_STEPS
 from scgpu.backend import DTYPES, Backend, Device, Step, require_host_memory
 from scgpu.bitstream import Bitstream, Part
-from scgpu.devices import backend_of
-from scgpu.devices import device as choose_device
+from scgpu.devices import backend_for
 from scgpu.errors import TooLargeError
 
 Record = Literal["spikes", "voltages", "both", "counts"]
@@ -300,7 +299,7 @@ def _recorded(
     if packed:
         arguments.integer("n_steps (the length of the bitstreams)", step_count, 1, MOST)
     traces = _targets(record, out, (*shape, step_count), neurons)
-    backend = backend_of(choose_device(device))
+    backend = backend_for(device)
     words, counts = run(backend, neurons, step_count, traces, packed)
     if record == "counts":
         return counts.astype(np.uint64).reshape(shape)[()]

@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
 from scgpu.backend import DTYPES, Backend, Device, Step
-from scgpu.devices import backend_of
-from scgpu.devices import device as choose_device
+from scgpu.devices import backend_for
 
 # Parameters of pack and unpack for a part of a tensor of streams, and where its single bits begin and end.
 Piece = tuple[dict[str, int], int, int]
@@ -61,7 +60,7 @@ def pack(
         arguments.output(out, shape, DTYPES["u64"], array)
     if array.size == 0:
         return np.empty(shape, np.uint64) if out is None else out
-    backend = backend_of(choose_device(device))
+    backend = backend_for(device)
     if out is None or backend.device.kind == "gpu":
         words = pack_streams(backend, array, backend.empty("u64", math.prod(shape)), read=True).reshape(shape)
         if out is None:

@@ -7,8 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
 from scgpu.backend import Device, Step
-from scgpu.devices import backend_of
-from scgpu.devices import device as choose_device
+from scgpu.devices import backend_for
 
 
 def philox4x32(
@@ -57,7 +56,7 @@ def philox4x32(
         raise ValueError(
             f"counter and key must have leading shapes that broadcast; got {counters.shape} and {keys.shape}"
         ) from None
-    backend = backend_of(choose_device(device))
+    backend = backend_for(device)
     block_count = int(np.prod(shape, dtype=np.int64))
     if block_count == 0:
         return np.empty((*shape, 4), np.uint32)

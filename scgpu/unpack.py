@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from scgpu import arguments
 from scgpu.backend import DTYPES, Backend, Device, Step, require_host_memory
-from scgpu.devices import backend_of
-from scgpu.devices import device as choose_device
+from scgpu.devices import backend_for
 from scgpu.pack import pieces
 
 
@@ -64,7 +63,7 @@ def unpack(
     if out is not None:
         arguments.output(out, shape, DTYPES["u8"], array)
         flat = out.reshape(-1)
-    backend = backend_of(choose_device(device))
+    backend = backend_for(device)
     buffer = backend.upload(np.ascontiguousarray(array, DTYPES["u64"]))
     bits = unpack_streams(backend, buffer, math.prod(array.shape[:-1]), length, flat)
     return bits.reshape(shape) if out is None else out
