@@ -92,11 +92,11 @@ class Op:
 
     An entry of a variant is an override constant of the shader or, where ``imports`` has
     its name, the number of the file that ``#import NAME`` inlines. ``specialised`` names
-    override constants that take the value of a parameter. ``choose`` gives the index of the
-    default variant, ``legal`` says whether a variant can compute some parameters, and
-    ``shape_class`` names the parameters that share a tuned variant. Variants differ in
-    speed alone, never in a bit. ``stream_bits`` counts, for profiles, the bits of streams that
-    are made, read or multiplied.
+    override constants that take the value of a parameter, one of ``specialised_values``.
+    ``choose`` gives the index of the default variant, ``legal`` says whether a variant can
+    compute some parameters, and ``shape_class`` names the parameters that share a tuned
+    variant. Variants differ in speed alone, never in a bit. ``stream_bits`` counts, for
+    profiles, the bits of streams that are made, read or multiplied.
     """
 
     name: str
@@ -107,6 +107,7 @@ class Op:
     variants: tuple[Variant, ...] = ({"wg_size": 64},)
     imports: dict[str, tuple[str, ...]] = field(default_factory=dict)
     specialised: dict[str, str] = field(default_factory=dict)
+    specialised_values: tuple[int, ...] = (0, 1)
     choose: Callable[[Params, Adapter], int] = field(default=lambda params, adapter: 0)
     legal: Callable[[Params, Variant], bool] = field(default=lambda params, variant: True)
     shape_class: Callable[[Params], str] = field(default=lambda params: "")
@@ -412,6 +413,7 @@ OPS: dict[str, Op] = {
             work_items="sample_count * (input_end - input_begin) * stream_lanes",
             variants=tuple({"wg_size": 64, "stream_lanes": stream_lanes} for stream_lanes in (8, 32)),
             specialised={"position_bits": "order_bits"},
+            specialised_values=(0, 16, 32),
             choose=lambda params, adapter: int(
                 params["sample_count"] * params["input_count"] < FEW_STREAMS or params["length"] > LONG_STREAM
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -224,7 +225,7 @@ class Finished:
         return self._arrays
 
 
-class HostBackend:
+class HostBackend(ABC):
     """Buffers for the backends whose memory is the host's: NumPy arrays."""
 
     largest_buffer: int = 1 << 62
@@ -252,9 +253,9 @@ class HostBackend:
         except (MemoryError, ValueError) as error:
             raise TooLargeError(f"{nbytes:,} bytes are needed; use a smaller batch, length or layer") from error
 
+    @abstractmethod
     def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
         """Run steps one after the other."""
-        raise NotImplementedError
 
     def submit(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> Finished:
         """Run steps now."""

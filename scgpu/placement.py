@@ -22,7 +22,7 @@ from scgpu import cache
 from scgpu.backend import Backend, Device
 from scgpu.devices import ADAPTER_VARIABLE, backend_of, device
 from scgpu.encode import encode_step
-from scgpu.errors import NativeLibraryError
+from scgpu.errors import GpuError, NativeLibraryError, TooLargeError
 from scgpu.lookup import lookup_steps
 from scgpu.prefix import entry_count, prefix_step
 from scgpu.threads import num_threads
@@ -184,6 +184,16 @@ _lock = threading.Lock()
 _known: dict[Device, Rates] = {}
 
 
+def _forget() -> None:
+    # Another thread of the parent may hold the lock for ever in a forked child.
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def _key(chosen: Device) -> dict[str, str]:
     # A tier or another number of threads is another machine.
     return {**cache.device_key(chosen), "threads": str(num_threads()) if chosen.kind == "cpu" else ""}
@@ -251,7 +261,10 @@ def place(selector: str | int | Device, shape: Shape) -> Placement:
         processor = device("cpu")
     except NativeLibraryError as error:
         return Placement(chosen, f"there is no cpu ({error})")
-    expected = {one: rates_of(one).microseconds(shape) for one in (processor, chosen)}
+    try:
+        expected = {one: rates_of(one).microseconds(shape) for one in (processor, chosen)}
+    except (GpuError, TooLargeError) as error:
+        return Placement(processor, f"{chosen} could not be measured ({error})")
     fastest = min(expected, key=lambda one: expected[one])
     times = ", ".join(f"{one} {microseconds:,.0f} us" for one, microseconds in expected.items())
     work = "one sample" if shape.batch == 1 else f"a batch of {shape.batch}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scgpu._abi import PASS_WORDS
 from scgpu.arguments import Polarity
-from scgpu.backend import Backend, Device, Step
+from scgpu.backend import Backend, Device, Step, require_host_memory
 from scgpu.bitstream import Bitstream, Part
 from scgpu.devices import backend_of
 from scgpu.encode import encode, thresholds_of
@@ -215,9 +215,15 @@ class SharedStreams:
             )
         backend = backend_of(form.device)
         small = 2 if form.length <= 0xFFFF else 4
-        backend.require(form.n_inputs * NEURONS_IN_STEP * small)
+        backend.require(SharedStreams._step_bytes(form, small))
         order_bytes = 0 if sequence == "ramp" else form.n_inputs * form.length * small
-        backend.require_total(form.n_inputs * form.n_neurons * small + order_bytes)
+        # They are made on the host, whatever the device.
+        require_host_memory(form.n_inputs * form.n_neurons * small + order_bytes)
+
+    @staticmethod
+    def _step_bytes(form: Form, rank_bytes: int) -> int:
+        """Bytes of the ranks of the fewest neurons that a part may have."""
+        return form.n_inputs * 4 * -(-min(NEURONS_IN_STEP, form.n_neurons) * rank_bytes // 4)
 
     def _order_parts(self) -> list[tuple[int, int, int, Any]]:
         """First input, end, elements of a row, buffer: the order in as many buffers as it needs."""
@@ -234,8 +240,8 @@ class SharedStreams:
     def _rank_parts(self) -> list[tuple[int, int, int, Any]]:
         """First neuron, end, elements of a row, buffer."""
         ranks, n_neurons = self._ranked.ranks, self._form.n_neurons
-        step_bytes = self._form.n_inputs * NEURONS_IN_STEP * ranks.dtype.itemsize
-        at_once = self.backend.largest_buffer // step_bytes * NEURONS_IN_STEP
+        step_bytes = self._step_bytes(self._form, ranks.dtype.itemsize)
+        at_once = self.backend.largest_buffer // step_bytes * min(NEURONS_IN_STEP, n_neurons)
         parts = []
         for begin in range(0, n_neurons, at_once):
             flat, stride = rows32(ranks[:, begin : begin + at_once])
@@ -251,6 +257,7 @@ class SharedStreams:
     def packed(self) -> Bitstream:
         """The streams as bits, made anew on the layer's device."""
         form = self._form
+        require_host_memory(form.n_neurons * form.n_inputs * form.word_count * 8)
         words = np.zeros((form.n_neurons, form.n_inputs, form.word_count), "<u8")
         octets = words.view(np.uint8)
         place = np.broadcast_to(np.arange(form.length), (form.n_inputs, form.length))

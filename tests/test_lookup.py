@@ -193,6 +193,22 @@ def test_shared_streams_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         scgpu.DenseLayer(1024, 64, 65_000, weights=np.zeros((64, 1024)), weight_streams="shared", device="cpu")
 
 
+def test_shared_weights_are_not_unpacked_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(64, 300, 65_536, weight_streams="shared", sequence="ramp", device="cpu")
+    monkeypatch.setattr("scgpu.backend.free_memory", lambda: 1 << 20)
+    with pytest.raises(scgpu.TooLargeError, match="157,286,400 bytes are needed"):
+        _ = layer.packed_weights
+
+
+def test_few_neurons_of_many_inputs_fit_a_small_buffer(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_of(gpu), "largest_buffer", 4096)  # the ranks of 3 neurons take 800, of 64 12,800 bytes
+    options: dict[str, Any] = {"weight_streams": "shared", "sequence": "ramp"}
+    layer = scgpu.DenseLayer(100, 3, 33, device=gpu, **options)
+    oracle = scgpu.DenseLayer(100, 3, 33, device="numpy", **options)
+    x = np.full((2, 100), 0.3)
+    assert np.array_equal(layer.counts(x), oracle.counts(x))
+
+
 def test_lookup_rejects_short_buffers(chosen: scgpu.Device) -> None:
     backend = backend_of(chosen)
     layer = scgpu.DenseLayer(2, 5, 64, weight_streams="shared", device=chosen)

@@ -65,6 +65,17 @@ def test_without_a_hardware_gpu_there_is_nothing_to_measure(empty_cache: Path, m
     assert not list(empty_cache.iterdir())
 
 
+def test_a_gpu_that_cannot_be_measured_is_not_taken(hardware: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(backend: Any) -> Rates:
+        if backend.device.kind == "gpu":
+            raise scgpu.GpuError("lost")
+        return PROCESSOR
+
+    monkeypatch.setattr(placement, "measure", broken)
+    layer = scgpu.DenseLayer(3, 2, 64)
+    assert layer.device.kind == "cpu" and layer.placement.reason == f"{hardware} could not be measured (lost)"
+
+
 def test_a_network_keeps_its_layers_on_one_device(hardware: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "_known", {hardware: SLOW_START, scgpu.device("cpu"): PROCESSOR})
     layers = [scgpu.DenseLayer(300, 200, 1024), scgpu.DenseLayer(200, 2, 64, max_batch=1)]

@@ -139,12 +139,12 @@ def check_variant(
 
 
 def check_all(naga: str) -> list[Result]:
-    """Check every variant of every operation, with both values of what a parameter fixes."""
+    """Check every variant of every operation, with every value of what a parameter fixes."""
     return [
         result
         for op in _abi.OPS.values()
         for variant in range(len(op.variants))
-        for values in itertools.product((0, 1), repeat=len(op.specialised))
+        for values in itertools.product(op.specialised_values, repeat=len(op.specialised))
         for result in check_variant(
             op,
             _wgsl.source(op.name, op.files(variant)),

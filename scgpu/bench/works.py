@@ -210,7 +210,7 @@ class Bench:
             yield Case("packing", name, size, lambda ours=ours: ours, others, lambda least=least: least)  # type: ignore[misc]
 
     def neurons(self) -> Iterator[Case]:
-        """Fixed-point neurons; the ceilings write what is recorded with NumPy."""
+        """Fixed-point neurons; the ceilings write what is recorded, or read the currents that change, with NumPy."""
         device, engine = self.device, self.engine
         currents = np.random.default_rng(1).integers(0, 256, NEURONS).astype(np.int16)
         given = (NEURONS, STEPS, 20, 256, currents)
