@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -231,7 +232,13 @@ class _Flight:
         # Re-entrant, for a signal handler that computes while the main thread waits here.
         self._lock = threading.RLock()
         self.nbytes = nbytes
-        self.wanted = True
+        # Who may ask for the results. Ctrl-C may meet a finaliser, but no weak reference.
+        self.owner: weakref.ref[GpuSubmission] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """True while somebody may ask for the results."""
+        return self.owner is not None and self.owner() is not None
 
     @property
     def ready(self) -> bool:
@@ -344,10 +351,6 @@ class GpuSubmission:
         self._flight = flight
         self._layout = [(buffer.size, buffer.dtype) for buffer in read]
         self._result: list[NDArray[Any]] | None = None
-
-    def __del__(self) -> None:
-        if self._flight is not None:
-            self._flight.wanted = False
 
     def done(self) -> bool:
         """True when `result` would not wait."""
@@ -580,7 +583,6 @@ class GpuBackend:
             self.submissions += 1
             if staging is not None:
                 flight = _Flight(self, self._queue.map(staging, total), total + self._uploaded, timing)
-                flight.wanted = nbytes > 0
                 self._in_flight.append(flight)
             self._uploaded = 0
         except BaseException:
@@ -593,7 +595,10 @@ class GpuBackend:
                 timing.submitted = recorder.mark
                 recorder.owe(flight, flight.settle)
             recorder.stage("submit")
-        return GpuSubmission(self, flight if nbytes else None, read)
+        submission = GpuSubmission(self, flight if nbytes else None, read)
+        if flight and nbytes:
+            flight.owner = weakref.ref(submission)
+        return submission
 
     def _timing(self, recorder: _trace.Recorder, calls: Sequence[Call]) -> _Timing | None:
         """What times these calls, where the adapter can."""

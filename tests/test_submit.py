@@ -265,8 +265,12 @@ while time.time() < end:
 for thread in threads:
     thread.join()
 kept.clear()
-check(0, layers[0].counts(batches[0]))
-assert not wrong and interrupts > 5 and not backend_of(device)._in_flight, (wrong, interrupts)
+in_flight, end = backend_of(device)._in_flight, time.time() + 10
+while True:  # what was dropped lands with a later call, once the adapter is done with it
+    check(0, layers[0].counts(batches[0]))
+    if not in_flight or time.time() > end:
+        break
+assert not wrong and interrupts > 5 and not in_flight, (wrong, interrupts, len(in_flight))
 print("fine")
 """
     done = python(code)
