@@ -281,7 +281,11 @@ class NativeQueue:
         """Let wgpu-native find out, without waiting, which mappings are ready."""
         self._library.lib.wgpuDevicePoll(self._handle, False, self._library.ffi.NULL)
         if _interrupts and (error := _interrupts.pop(threading.get_ident(), None)) is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                # Else the error would hold this frame, the frame the error, and both whatever was waited for.
+                del error
 
     def wait(self, mapping: Readback) -> None:
         """Wait until a mapping is ready or has failed."""

@@ -15,7 +15,7 @@ import pytest
 from test_devices import python
 
 import scgpu
-from scgpu import _gpu, pipeline
+from scgpu import _gpu, _gpu_raw, pipeline
 from scgpu.devices import backend_of
 
 RNG = np.random.default_rng(3)
@@ -199,6 +199,26 @@ def test_result_after_an_interrupted_wait(call: str, gpu: scgpu.Device, monkeypa
     for outputs in (*pending, layer.submit(x)):
         assert np.array_equal(outputs.counts(), expected)
     assert not backend._in_flight
+
+
+def test_an_interrupt_met_by_a_callback_holds_nothing(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = scgpu.DenseLayer(6, 5, 100, device=gpu)
+    x = RNG.random((4, 6))
+    expected = layer.counts(x)
+    backend: Any = backend_of(gpu)
+    gc.disable()
+    try:
+        pending = layer.submit(x)
+        monkeypatch.setitem(_gpu_raw._interrupts, threading.get_ident(), KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt) as caught:
+            pending.result()
+        flight = backend._in_flight[-1]
+        assert flight.wanted
+        del caught, pending
+        assert not flight.wanted  # a collection of cycles is not needed to give it up
+    finally:
+        gc.enable()
+    assert np.array_equal(layer.counts(x), expected)
 
 
 def test_a_failure_is_raised_by_result_every_time(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
