@@ -64,7 +64,7 @@ class Buffer:
     ----------
     name : str
         Name in WGSL, Zig and Python.
-    dtype : {"u8", "i16", "u32", "u64"}
+    dtype : {"u8", "i16", "i32", "u32", "u64"}
         Element type. On a GPU a u64 element is a ``vec2<u32>``, low half first, and four u8
         elements or two i16 are a ``u32``, the first in the lowest place.
     access : {"in", "out", "inout"}
@@ -77,7 +77,7 @@ class Buffer:
     """
 
     name: str
-    dtype: Literal["u8", "i16", "u32", "u64"]
+    dtype: Literal["u8", "i16", "i32", "u32", "u64"]
     access: Literal["in", "out", "inout"]
     size: str
     wgsl: str = field(default="", repr=False)  # the digest is of what both sides know

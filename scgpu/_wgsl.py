@@ -19,7 +19,7 @@ from scgpu import _abi
 # In a wheel the shaders lie inside the package, in a checkout beside it.
 _PLACES = (Path(__file__).parent / "shaders", Path(__file__).parent.parent / "shaders")
 _IMPORT = re.compile(r"^#import\s+(\S+)\s*$")
-_WGSL_TYPES = {"u8": "u32", "i16": "u32", "u32": "u32", "u64": "vec2<u32>"}
+_WGSL_TYPES = {"u8": "u32", "i16": "u32", "i32": "i32", "u32": "u32", "u64": "vec2<u32>"}
 
 
 class ShaderImportError(Exception):

@@ -19,6 +19,7 @@ from scgpu.errors import TooLargeError
 DTYPES: dict[str, np.dtype[Any]] = {
     "u8": np.dtype("u1"),
     "i16": np.dtype("<i2"),
+    "i32": np.dtype("<i4"),
     "u32": np.dtype("<u4"),
     "u64": np.dtype("<u8"),
 }

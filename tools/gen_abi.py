@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "cpu_ref" / "abi.zig"
 REMEDY = "run: python tools/gen_abi.py"
 
-ZIG_SCALARS = {"u8": "u8", "i16": "i16", "u32": "u32", "u64": "u64"}
+ZIG_SCALARS = {"u8": "u8", "i16": "i16", "i32": "i32", "u32": "u32", "u64": "u64"}
 
 
 def load_table() -> ModuleType:
