@@ -15,6 +15,8 @@ pub const table: abi.Table = .{
     .unpack = &@import("unpack.zig").unpack,
     .activation = &@import("activation.zig").activation,
     .lif = &@import("lif.zig").lif,
+    .drive = &@import("drive.zig").drive,
+    .propagate = &@import("propagate.zig").propagate,
 };
 
 comptime {

@@ -9,7 +9,8 @@
 //!            the order leak_k, gain_k, v_rest, v_reset, v_threshold, period; state 2 i is v, 2 i + 1
 //!            refractory; current (i, t) at i * current_neuron_stride + t * current_step_stride;
 //!            records have a row for each neuron; the bit of step t is that of a bitstream
-//! Padding:   bits past the last step of the last word are 0
+//! Padding:   bits past the last step of the last word are 0; bits before first_bit stay
+//! Limits:    first_bit is 0, or first_bit + step_count at most 64
 //! Exactness: integer; equals shaders/lif.wgsl bit for bit
 
 const std = @import("std");
@@ -146,9 +147,15 @@ fn recordTile(call: *const abi.Lif, neuron: usize, tile: usize, words: []const u
     call.counts[neuron] +%= count;
     if (call.record_words != 0) {
         const out = call.words + neuron * call.row_words + call.word_begin + tile / 64;
-        @memcpy(out[0..words.len], words);
+        if (call.first_bit == 0) {
+            @memcpy(out[0..words.len], words);
+        } else {
+            const place: u6 = @intCast(call.first_bit);
+            const earlier = (@as(u64, 1) << place) - 1;
+            out[0] = (out[0] & earlier) | words[0] << place;
+        }
     }
-    const begin = call.step_begin + tile;
+    const begin = call.record_begin + tile;
     if (call.record_spikes != 0) {
         const parts = std.simd.suggestVectorLength(u32) orelse 4;
         const one: @Vector(parts, u32) = @splat(1);
@@ -241,13 +248,13 @@ const Cycle = struct {
             var pattern: [pattern_length]i16 = undefined;
             @memcpy(pattern[0 .. period - age], trace[age..period]);
             @memcpy(pattern[period - age .. period], trace[0..age]);
-            repeat(i16, call.voltages + index * call.voltage_stride + call.step_begin + begin, left, &pattern, period, past);
+            repeat(i16, call.voltages + index * call.voltage_stride + call.record_begin + begin, left, &pattern, period, past);
         }
         if (call.record_spikes != 0) {
             var pattern: [pattern_length]u32 = undefined;
             @memset(pattern[0..period], 0);
             pattern[period - 1 - age] = @intFromBool(cycle.fires);
-            repeat(u32, call.spikes + index * call.spike_stride + call.step_begin + begin, left, &pattern, period, past);
+            repeat(u32, call.spikes + index * call.spike_stride + call.record_begin + begin, left, &pattern, period, past);
         }
         if (call.record_words != 0) {
             // So many words hold whole cycles, whatever the period.

@@ -251,3 +251,37 @@ pub const lif = struct {
         return p;
     }
 };
+
+/// Divided by step, where no two steps share a slot of the inbox.
+pub const drive = struct {
+    pub fn units(call: *const abi.Drive) u64 {
+        return if (call.step_count <= call.slot_count) call.step_count else 1;
+    }
+    pub fn nanoseconds(call: *const abi.Drive) u64 {
+        return @as(u64, call.neuron_count) * call.step_count / 8;
+    }
+    pub fn part(call: *const abi.Drive, begin: u64, end: u64) abi.Drive {
+        var p = call.*;
+        if (call.step_count > call.slot_count) return p;
+        p.step_count = @intCast(end - begin);
+        p.step_offset += @intCast(begin);
+        p.drives += begin * call.row_stride;
+        return p;
+    }
+};
+
+/// Divided by target: every part looks at all spikes, and adds to neurons of its own.
+pub const propagate = struct {
+    pub fn units(call: *const abi.Propagate) u64 {
+        return (@as(u64, call.target_end -| call.target_begin) + 63) / 64;
+    }
+    pub fn nanoseconds(call: *const abi.Propagate) u64 {
+        return call.synapse_count / 64;
+    }
+    pub fn part(call: *const abi.Propagate, begin: u64, end: u64) abi.Propagate {
+        var p = call.*;
+        p.target_begin = @intCast(call.target_begin + 64 * begin);
+        p.target_end = @intCast(@min(call.target_begin + 64 * end, call.target_end));
+        return p;
+    }
+};

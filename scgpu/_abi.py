@@ -302,7 +302,7 @@ def _inputs(kind: str) -> str:
 
 def _trace(kind: str) -> str:
     """Elements of a recorded array, a row for each neuron."""
-    return f"record_{kind}s * ((neuron_count - 1) * {kind}_stride + step_begin + step_count)"
+    return f"record_{kind}s * ((neuron_count - 1) * {kind}_stride + record_begin + step_count)"
 
 
 # What stands in the innermost loop is fixed when a pipeline is made: each call has one variant.
@@ -317,6 +317,14 @@ LIF_VARIANTS: tuple[Variant, ...] = tuple(
 def _lif_variant(params: Params) -> int:
     varying = params["current_step_stride"] + params["noise_step_stride"] > 0
     return 4 * varying + 2 * (params["record_spikes"] != 0) + (params["record_voltages"] != 0)
+
+
+# A workgroup looks at the spikes of some sources and adds a chunk of their rows. At most
+# group_sources * 64 * (row_chunk / wg_size + 1) loop trips.
+PROPAGATE_VARIANTS: tuple[Variant, ...] = (
+    {"wg_size": 64, "group_sources": 32, "row_chunk": 1024},
+    {"wg_size": 8, "group_sources": 32, "row_chunk": 128},
+)
 
 
 OPS: dict[str, Op] = {
@@ -523,7 +531,9 @@ OPS: dict[str, Op] = {
                 "noise_step_stride",
                 "record_words",
                 "word_begin",
+                "first_bit",
                 "row_words",
+                "record_begin",
                 "record_spikes",
                 "spike_stride",
                 "record_voltages",
@@ -537,7 +547,7 @@ OPS: dict[str, Op] = {
                 Buffer(
                     "words",
                     "u64",
-                    "out",
+                    "inout",
                     "record_words * ((neuron_count - 1) * row_words + word_begin + (step_count + 63) // 64)",
                 ),
                 Buffer("spikes", "u32", "out", _trace("spike")),
@@ -549,6 +559,59 @@ OPS: dict[str, Op] = {
             choose=lambda params, adapter: _lif_variant(params),
             legal=lambda params, variant: LIF_VARIANTS.index(variant) == _lif_variant(params),
             stream_bits="neuron_count * step_count",
+        ),
+        Op(
+            "drive",
+            params=(
+                "neuron_count",
+                "step_offset",
+                "step_count",
+                "slot_count",
+                "constant_stride",
+                "current_neuron_stride",
+                "current_step_count",
+                "row_stride",
+            ),
+            buffers=(
+                Buffer("clock", "u32", "in", "1"),
+                Buffer("inbox", "i32", "inout", "slot_count * neuron_count"),
+                Buffer("constants", "i16", "in", "(neuron_count - 1) * constant_stride + 1"),
+                Buffer("currents", "i16", "in", "(neuron_count - 1) * current_neuron_stride + current_step_count"),
+                Buffer("drives", "i16", "out", "(step_count - 1) * row_stride + neuron_count"),
+            ),
+            work_items="(neuron_count + 1) // 2 * step_count",
+        ),
+        Op(
+            "propagate",
+            params=(
+                "source_count",
+                "target_count",
+                "target_begin",
+                "target_end",
+                "synapse_count",
+                "longest_row",
+                "dense",
+                "step_offset",
+                "step_count",
+                "first_bit",
+                "word_begin",
+                "word_stride",
+                "delay",
+                "slot_count",
+            ),
+            buffers=(
+                Buffer("clock", "u32", "in", "1"),
+                Buffer("words", "u64", "in", "word_begin + (source_count - 1) * word_stride + 1"),
+                Buffer("rows", "u32", "in", "(1 - dense) * (source_count + 1)"),
+                Buffer("targets", "u32", "in", "(1 - dense) * synapse_count"),
+                Buffer("weights", "i16", "in", "synapse_count"),
+                Buffer("inbox", "i32", "inout", "slot_count * target_count", wgsl="atomic<i32>"),
+            ),
+            work_items="-(-source_count // group_sources) * -(-longest_row // row_chunk)",
+            work_item="workgroup",
+            variants=PROPAGATE_VARIANTS,
+            choose=lambda params, adapter: int(adapter.software),
+            stream_bits="source_count * step_count",
         ),
     )
 }

@@ -283,9 +283,11 @@ def _i16(rng: Rng, size: int) -> NDArray[np.int16]:
 def _lif(rng: Rng) -> Case:
     neurons, steps = (
         int(rng.choice((1, 1, 2, 3, 40, 64, 130, 200))),
-        int(rng.choice((1, 2, 63, 64, 65, 200, 600, 2200))),
+        int(rng.choice((1, 2, 13, 15, 33, 63, 64, 65, 200, 600, 2200))),
     )
     begin = int(rng.choice((0, 0, 64, 2)))
+    record_begin = int(rng.choice((0, 0, begin, 13)))
+    first_bit = int(rng.integers(65 - steps)) if steps < 64 and rng.random() < 0.7 else 0
     usual = rng.random() < 0.5
     table = rng.integers(-50, 300, (6, neurons if rng.random() < 0.5 else 1))
     if usual:
@@ -308,11 +310,13 @@ def _lif(rng: Rng) -> Case:
         "noise_step_stride": strides[1][1],
         "record_words": int(rng.integers(2)),
         "word_begin": int(rng.integers(3)),
+        "first_bit": first_bit,
         "row_words": -(-steps // 64) + 2 + int(rng.integers(2)),
+        "record_begin": record_begin,
         "record_spikes": int(rng.integers(2)),
-        "spike_stride": begin + steps + int(rng.integers(3)),
+        "spike_stride": record_begin + steps + int(rng.integers(3)),
         "record_voltages": int(rng.integers(2)),
-        "voltage_stride": (begin + steps + 1) // 2 * 2 + 2 * int(rng.integers(2)),
+        "voltage_stride": (record_begin + steps + 1) // 2 * 2 + 2 * int(rng.integers(2)),
     }
     sizes = dict(zip((buffer.name for buffer in OPS["lif"].buffers), OPS["lif"].sizes(*params.values()), strict=True))
     inputs: dict[str, NDArray[Any]] = {name: _i16(rng, sizes[name]) for name in ("state", "currents", "noises")}
@@ -320,7 +324,93 @@ def _lif(rng: Rng) -> Case:
         inputs["currents"] %= 200
         inputs["noises"] %= 30
     inputs["state"][1::2] >>= int(rng.choice((7, 13, 15)))
+    inputs["words"] = rng.integers(0, 2**64, sizes["words"], dtype=np.uint64)
     return make_case("lif", params, {**inputs, "parameters": table, "counts": _u32(rng, neurons)})
+
+
+def _interval(rng: Rng) -> dict[str, int]:
+    """Steps of a spiking network that a kernel call advances by, within one word."""
+    step_count = int(rng.choice((1, 2, 13, 15, 64)))
+    return {
+        "step_offset": int(rng.integers(200)),
+        "step_count": step_count,
+        "first_bit": int(rng.integers(65 - step_count)),
+    }
+
+
+def _clock(rng: Rng) -> NDArray[np.uint32]:
+    return np.array([rng.choice((0, 1, 1000, 2**32 - 5000))], np.uint32)
+
+
+def _drive(rng: Rng) -> Case:
+    neurons, steps = int(rng.choice((1, 2, 3, 33, 64, 200, 1001))), int(rng.choice((1, 2, 13, 64)))
+    of_array = int(rng.choice((0, 0, 100, 1200)))
+    params = {
+        "neuron_count": neurons,
+        "step_offset": int(rng.integers(200)),
+        "step_count": steps,
+        "slot_count": int(rng.choice((1, 2, 15, 64, 100))),
+        "constant_stride": int(rng.integers(2)),
+        "current_neuron_stride": of_array * int(rng.integers(2)),
+        "current_step_count": of_array,
+        "row_stride": neurons + neurons % 2 + 2 * int(rng.integers(2)),
+    }
+    sizes = OPS["drive"].sizes(*params.values())
+    most = int(rng.choice((200, 2**15, 2**31)))
+    inputs: dict[str, NDArray[Any]] = {
+        "clock": _clock(rng),
+        "inbox": rng.integers(-most, most, sizes[1]),
+        "constants": _i16(rng, sizes[2]),
+        "currents": _i16(rng, sizes[3]),
+    }
+    return make_case("drive", params, inputs)
+
+
+def _rows(rng: Rng, sources: int, targets: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Rows of sorted targets, some of them empty, some with a target twice."""
+    lengths = rng.integers(0, 2 * targets, sources) * (rng.random(sources) < 0.8)
+    lengths[0] = max(lengths[0], 1)
+    columns = [np.sort(rng.integers(0, targets, length)) for length in lengths]
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32), np.concatenate(columns).astype(np.uint32)
+
+
+def _spikes(rng: Rng, size: int) -> NDArray[np.uint64]:
+    """Words with few spikes, many or none."""
+    words = rng.integers(0, 2**64, size, dtype=np.uint64)
+    for _ in range(int(rng.integers(6))):
+        words &= rng.integers(0, 2**64, size, dtype=np.uint64)
+    return words
+
+
+def _propagate(rng: Rng) -> Case:
+    sources, targets = (int(rng.choice((1, 2, 7, 33, 64, 200))) for _ in range(2))
+    dense = int(rng.integers(2))
+    rows, columns = _rows(rng, sources, targets)
+    begin = int(rng.choice((0, 0, targets // 3)))
+    params = {
+        "source_count": sources,
+        "target_count": targets,
+        "target_begin": begin,
+        "target_end": int(rng.choice((targets, targets, begin + (targets - begin) // 2))),
+        "synapse_count": sources * targets if dense else columns.size,
+        "longest_row": targets if dense else int(np.diff(rows).max()),
+        "dense": dense,
+        **_interval(rng),
+        "word_begin": int(rng.integers(3)),
+        "word_stride": int(rng.choice((1, 4))),
+        "delay": int(rng.choice((1, 15, 70))),
+        "slot_count": int(rng.choice((1, 15, 64, 100))),
+    }
+    sizes = OPS["propagate"].sizes(*params.values())
+    inputs: dict[str, NDArray[Any]] = {
+        "clock": _clock(rng),
+        "words": _spikes(rng, sizes[1]),
+        "rows": rows[: sizes[2]],
+        "targets": columns[: sizes[3]],
+        "weights": _i16(rng, sizes[4]),
+        "inbox": rng.integers(-(2**31), 2**31, sizes[5]),
+    }
+    return make_case("propagate", params, inputs)
 
 
 MAKERS: dict[str, Callable[[Rng], Case]] = {
@@ -335,6 +425,8 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "unpack": _unpack,
     "activation": _activation,
     "lif": _lif,
+    "drive": _drive,
+    "propagate": _propagate,
 }
 
 

@@ -10,12 +10,13 @@
 //            the order leak_k, gain_k, v_rest, v_reset, v_threshold, period; state 2 i is v, 2 i + 1
 //            refractory; current (i, t) at i * current_neuron_stride + t * current_step_stride;
 //            records have a row for each neuron; the bit of step t is that of a bitstream
-// Padding:   bits past the last step of the last word are 0
-// Limits:    voltage_stride and step_begin are even, so that no two invocations share 32 bits; at
-//            most PASS_STEPS steps
+// Padding:   bits past the last step of the last word are 0; bits before first_bit stay
+// Limits:    voltage_stride is even, so that no two invocations share 32 bits; first_bit is 0, or
+//            first_bit + step_count at most 64; at most PASS_STEPS steps
 // Exactness: integer; equals cpu_ref/lif.zig bit for bit
 #import abi
 #import grid
+#import word_bits
 
 override wg_size: u32 = 64u;
 /// 1 where an input changes from step to step; for record_spikes and record_voltages. Software
@@ -68,7 +69,11 @@ fn lif(
     var refractory = half(state[neuron], 1u);
     var drive = (current_at(neuron, params.step_begin) * gain_k >> params.fraction) + noise_at(neuron, params.step_begin);
     var spike_count = 0u;
+    let first_record = params.record_begin;
     var pair = 0u;
+    if (voltage_records != 0u && first_record % 2u == 1u) {
+        pair = voltages[neuron * (params.voltage_stride / 2u) + first_record / 2u] & 0xffffu;
+    }
     for (var begin = 0u; begin < params.step_count; begin += 64u) {
         var word = vec2(0u);
         for (var side = 0u; side < 2u; side++) {
@@ -76,9 +81,10 @@ fn lif(
             let end = min(first + 32u, params.step_count);
             var bits = 0u;
             for (var step = first; step < end; step++) {
-                let t = params.step_begin + step;
+                let t = first_record + step;
                 if (varying_input != 0u) {
-                    drive = (current_at(neuron, t) * gain_k >> params.fraction) + noise_at(neuron, t);
+                    let now = params.step_begin + step;
+                    drive = (current_at(neuron, now) * gain_k >> params.fraction) + noise_at(neuron, now);
                 }
                 let difference = ((v_rest - v) << unused_difference) >> unused_difference;
                 let reached = ((v + (difference * leak_k >> params.fraction) + drive) << unused) >> unused;
@@ -103,10 +109,14 @@ fn lif(
         }
         spike_count += countOneBits(word.x) + countOneBits(word.y);
         if (params.record_words != 0u) {
-            words[neuron * params.row_words + params.word_begin + begin / 64u] = word;
+            let index = neuron * params.row_words + params.word_begin + begin / 64u;
+            if (params.first_bit != 0u) {
+                word = moved_up(word, params.first_bit) | (words[index] & below(params.first_bit));
+            }
+            words[index] = word;
         }
     }
-    let last = params.step_begin + params.step_count;
+    let last = first_record + params.step_count;
     if (voltage_records != 0u && last % 2u == 1u) {
         let index = neuron * (params.voltage_stride / 2u) + last / 2u;
         voltages[index] = (voltages[index] & 0xffff0000u) | pair;

@@ -127,6 +127,7 @@ def test_lif_leaves_the_same_state_and_counts(
             "state": rng.integers(-3, 9, 2 * n_neurons),
             "currents": rng.integers(0, 400, n_neurons),
             "noises": np.zeros(1),
+            "words": np.zeros(0),
             "counts": np.full(n_neurons, 2**32 - 3),
         }
         case = make_case("lif", params, inputs)
@@ -161,7 +162,9 @@ def test_lif_run_of_1000_steps_equals_ten_of_100(chosen: scgpu.Device) -> None:
                 "noise_step_stride": 1,
                 "record_words": 1,
                 "word_begin": 0,
+                "first_bit": 0,
                 "row_words": word_count,
+                "record_begin": int(steps[0]),
                 "record_spikes": 0,
                 "spike_stride": 0,
                 "record_voltages": 0,

@@ -18,17 +18,33 @@ from scgpu.oracle.activation import activation
 from scgpu.oracle.bitwise import bitwise
 from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
+from scgpu.oracle.drive import drive
 from scgpu.oracle.encode import encode
 from scgpu.oracle.lif import lif
 from scgpu.oracle.lookup import lookup
 from scgpu.oracle.pack import pack
 from scgpu.oracle.philox import philox
 from scgpu.oracle.prefix import prefix
+from scgpu.oracle.propagate import propagate
 from scgpu.oracle.unpack import unpack
 
 KERNELS: dict[str, Any] = {
     kernel.__name__: kernel
-    for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, pack, unpack, activation, lif)
+    for kernel in (
+        philox,
+        encode,
+        dense,
+        prefix,
+        lookup,
+        count,
+        bitwise,
+        pack,
+        unpack,
+        activation,
+        lif,
+        drive,
+        propagate,
+    )
 }
 
 

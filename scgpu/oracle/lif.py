@@ -41,7 +41,9 @@ def lif(
     noise_step_stride: int,
     record_words: int,
     word_begin: int,
+    first_bit: int,
     row_words: int,
+    record_begin: int,
     record_spikes: int,
     spike_stride: int,
     record_voltages: int,
@@ -68,10 +70,12 @@ def lif(
         counts[:neuron_count] += spike
         word |= spike.astype(np.uint64) << np.uint64(step % 64)
         if record_words and (step % 64 == 63 or step == step_count - 1):
-            words[neuron * row_words + word_begin + step // 64] = word
+            index = neuron * row_words + word_begin + step // 64
+            earlier = words[index] & np.uint64((1 << first_bit) - 1) if first_bit else np.uint64(0)
+            words[index] = earlier | word << np.uint64(first_bit)
             word[:] = 0
         if record_spikes:
-            spikes[neuron * spike_stride + t] = spike
+            spikes[neuron * spike_stride + record_begin + step] = spike
         if record_voltages:
-            voltages[neuron * voltage_stride + t] = masked(v, data_width)
+            voltages[neuron * voltage_stride + record_begin + step] = masked(v, data_width)
     state[: 2 * neuron_count].reshape(neuron_count, 2).T[:] = v, refractory
