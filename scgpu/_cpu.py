@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from scgpu import _abi, _trace
-from scgpu.backend import Device, HostBackend, Step, check_step
+from scgpu.backend import Device, HostBackend, HostProgram, Step, check_step
 from scgpu.errors import DeviceError, NativeLibraryError
 
 SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
@@ -126,16 +126,40 @@ class NativeBackend(HostBackend):
         """Run steps one after the other."""
         recorder = _trace.recorder(self.device) if _trace.active else None
         for step in steps:
-            op = check_step(step)
-            arguments: list[int] = [*step.params.values()]
-            for buffer in step.buffers:
-                arguments += (_address(buffer), buffer.size)
+            function, call = self._packed(step)
             if recorder:
                 recorder.stage("check")
-            pack, function = self._calls[op.name]
-            status = function(self._tier, pack(*arguments))
+            status = function(self._tier, call)
             if status:
-                raise NativeLibraryError(f"the native library refused {op.name} with status {status}; {REMEDY}")
+                raise _refused(step, status)
             if recorder:
-                recorder.kernel(op, step.params)
+                recorder.kernel(_abi.OPS[step.op], step.params)
         return list(read)
+
+    def _packed(self, step: Step) -> tuple[Any, bytes]:
+        """The function of a step and its call struct, checked."""
+        check_step(step)
+        arguments: list[int] = [*step.params.values()]
+        for buffer in step.buffers:
+            arguments += (_address(buffer), buffer.size)
+        pack, function = self._calls[step.op]
+        return function, pack(*arguments)
+
+    def program(self, steps: Sequence[Step], read: Sequence[NDArray[Any]]) -> HostProgram:
+        """Steps and buffers to read, whose call structs are packed once."""
+        calls = [self._packed(step) for step in steps]
+        tier = self._tier
+
+        def run() -> None:
+            if _trace.active:
+                self.execute(steps)
+                return
+            for index, (function, call) in enumerate(calls):
+                if status := function(tier, call):
+                    raise _refused(steps[index], status)
+
+        return HostProgram(self, steps, read, run)
+
+
+def _refused(step: Step, status: int) -> NativeLibraryError:
+    return NativeLibraryError(f"the native library refused {step.op} with status {status}; {REMEDY}")

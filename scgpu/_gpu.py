@@ -533,6 +533,17 @@ class GpuBackend:
                 self._write(buffer, flat, recorder)
         return buffer
 
+    def write(self, buffer: GpuBuffer, array: NDArray[Any]) -> None:
+        """Put an array into a buffer of its size and type, between the submissions before and after."""
+        self._check_process()
+        flat = np.ascontiguousarray(array).reshape(-1)
+        if buffer._backend is not self or flat.dtype != buffer.dtype or flat.size != buffer.size:
+            raise ValueError(f"a buffer of {buffer.size} {buffer.dtype} was given {flat.size} {flat.dtype}")
+        if flat.size:
+            recorder = _trace.recorder(self.device) if _trace.active else None
+            with self._lock, _Translated("upload"):
+                self._write(buffer, flat, recorder)
+
     def _write(self, buffer: GpuBuffer, array: NDArray[Any], recorder: _trace.Recorder | None) -> None:
         octets = array.view(np.uint8)
         if octets.size % 4:

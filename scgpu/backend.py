@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -116,8 +117,13 @@ class Submission(Protocol):
 class Program(Protocol):
     """Steps and buffers to read, checked once, to be submitted again and again."""
 
-    def submit(self, source: Any, array: NDArray[Any], changes: Mapping[str, Mapping[str, int]]) -> Submission:
-        """Put an array into the buffer ``source``, and start the steps.
+    def submit(
+        self,
+        source: Any = None,
+        array: NDArray[Any] | None = None,
+        changes: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    ) -> Submission:
+        """Put an array into the buffer ``source``, where there is one, and start the steps.
 
         ``changes`` has, by operation, parameters that all of its steps get instead of those they were
         checked with; the sizes of buffers and the number of work items may not depend on them.
@@ -148,6 +154,10 @@ class Backend(Protocol):
         """Make a buffer holding an array of a type of `DTYPES`; the backend may keep the array itself."""
         ...
 
+    def write(self, buffer: Any, array: NDArray[Any]) -> None:
+        """Put an array into a buffer of its size and type, between what was started before and what comes."""
+        ...
+
     def execute(self, steps: Sequence[Step], read: Sequence[Any] = ()) -> list[NDArray[Any]]:
         """Run steps, then return the contents of the buffers in ``read`` as 1-D arrays."""
         ...
@@ -156,9 +166,8 @@ class Backend(Protocol):
         """Start what `execute` does; waits only when too much is on its way already."""
         ...
 
-    @property
-    def program(self) -> Callable[[Sequence[Step], Sequence[Any]], Program] | None:
-        """Makes a program of steps and buffers to read; None where that would save nothing."""
+    def program(self, steps: Sequence[Step], read: Sequence[Any]) -> Program:
+        """Steps and buffers to read, to be submitted any number of times, by one thread at a time."""
         ...
 
 
@@ -226,11 +235,39 @@ class Finished:
         return self._arrays
 
 
+class HostProgram:
+    """A `Program` of a backend that computes at once; ``run`` runs the steps as they were checked."""
+
+    def __init__(
+        self, backend: HostBackend, steps: Sequence[Step], read: Sequence[NDArray[Any]], run: Callable[[], None]
+    ) -> None:
+        self._backend = backend
+        self._steps = steps
+        self._read = read
+        self._run = run
+
+    def submit(
+        self,
+        source: Any = None,
+        array: NDArray[Any] | None = None,
+        changes: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    ) -> Finished:
+        """Run the steps now; what is read is copied, for the next time writes to the same buffers."""
+        if source is not None and array is not None:
+            self._backend.write(source, array)
+        if changes:
+            self._backend.execute(
+                [step._replace(params={**step.params, **changes.get(step.op, {})}) for step in self._steps]
+            )
+        else:
+            self._run()
+        return Finished([buffer.copy() for buffer in self._read])
+
+
 class HostBackend(ABC):
     """Buffers for the backends whose memory is the host's: NumPy arrays."""
 
     largest_buffer: int = 1 << 62
-    program: None = None  # a call has nothing to look up
 
     def require(self, nbytes: int) -> None:
         """Refuse memory that the machine does not have before it is touched."""
@@ -254,9 +291,21 @@ class HostBackend(ABC):
         except (MemoryError, ValueError) as error:
             raise TooLargeError(f"{nbytes:,} bytes are needed; use a smaller batch, length or layer") from error
 
+    def write(self, buffer: NDArray[Any], array: NDArray[Any]) -> None:
+        """Put an array into a buffer of its size and type."""
+        buffer[:] = array.reshape(-1)
+
     @abstractmethod
     def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
         """Run steps one after the other."""
+
+    def program(self, steps: Sequence[Step], read: Sequence[NDArray[Any]]) -> HostProgram:
+        """Steps and buffers to read, to be run any number of times."""
+
+        def run() -> None:
+            self.execute(steps)
+
+        return HostProgram(self, steps, read, run)
 
     def submit(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> Finished:
         """Run steps now."""

@@ -124,6 +124,48 @@ class Records(NamedTuple):
     voltage_stride: int
 
 
+def lif_step_of(
+    neurons: Neurons,
+    buffers: tuple[Any, Any, Any, Any, Any],
+    records: Records,
+    *,
+    step_begin: int,
+    step_count: int,
+    record_begin: int,
+    first_bit: int = 0,
+) -> Step:
+    """The kernel call that advances neurons by ``step_count`` steps.
+
+    ``buffers`` are those of the parameters, (v, refractory counter), currents, noises and counts;
+    ``step_begin`` is the first step in the inputs, ``record_begin`` the one in spikes and voltages,
+    ``first_bit`` its bit in the first word.
+    """
+    parameters, state, currents, noises, counts = buffers
+    params = {
+        "neuron_count": neurons.count,
+        "step_begin": step_begin,
+        "step_count": step_count,
+        "data_width": neurons.format.data_width,
+        "fraction": neurons.format.fraction,
+        "parameter_stride": neurons.table.shape[1],
+        "current_neuron_stride": neurons.current.neuron_stride,
+        "current_step_stride": neurons.current.step_stride,
+        "noise_neuron_stride": neurons.noise.neuron_stride,
+        "noise_step_stride": neurons.noise.step_stride,
+        "record_words": int(records.row_words > 0),
+        "word_begin": records.word_begin,
+        "first_bit": first_bit,
+        "row_words": records.row_words,
+        "record_begin": record_begin,
+        "record_spikes": int(records.spike_stride > 0),
+        "spike_stride": records.spike_stride,
+        "record_voltages": int(records.voltage_stride > 0),
+        "voltage_stride": records.voltage_stride,
+    }
+    recorded = (records.words, records.spikes, records.voltages)
+    return Step("lif", params, (parameters, state, currents, noises, *recorded, counts))
+
+
 def lif_steps(
     backend: Backend,
     neurons: Neurons,
@@ -138,40 +180,18 @@ def lif_steps(
     by the spikes. Steps are numbered from 0 in every input and record, words from
     ``records.word_begin``.
     """
-    inputs = (neurons.current, neurons.noise)
-    buffers = (
-        backend.upload(neurons.table),
-        state,
-        *(backend.upload(one.values) for one in inputs),
-        records.words,
-        records.spikes,
-        records.voltages,
-        counts,
-    )
+    currents, noises = (backend.upload(one.values) for one in (neurons.current, neurons.noise))
+    buffers = (backend.upload(neurons.table), state, currents, noises, counts)
     most = PASS_STEPS if backend.device.kind == "gpu" else step_count
     for begin in range(0, step_count, most):
-        params = {
-            "neuron_count": neurons.count,
-            "step_begin": begin,
-            "step_count": min(most, step_count - begin),
-            "data_width": neurons.format.data_width,
-            "fraction": neurons.format.fraction,
-            "parameter_stride": neurons.table.shape[1],
-            "current_neuron_stride": neurons.current.neuron_stride,
-            "current_step_stride": neurons.current.step_stride,
-            "noise_neuron_stride": neurons.noise.neuron_stride,
-            "noise_step_stride": neurons.noise.step_stride,
-            "record_words": int(records.row_words > 0),
-            "word_begin": records.word_begin + begin // 64,
-            "first_bit": 0,
-            "row_words": records.row_words,
-            "record_begin": begin,
-            "record_spikes": int(records.spike_stride > 0),
-            "spike_stride": records.spike_stride,
-            "record_voltages": int(records.voltage_stride > 0),
-            "voltage_stride": records.voltage_stride,
-        }
-        yield Step("lif", params, buffers)
+        yield lif_step_of(
+            neurons,
+            buffers,
+            records._replace(word_begin=records.word_begin + begin // 64),
+            step_begin=begin,
+            step_count=min(most, step_count - begin),
+            record_begin=begin,
+        )
 
 
 class Traces(NamedTuple):

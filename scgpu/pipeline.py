@@ -188,8 +188,7 @@ def _submit(
 
 def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend, batch: int) -> Plan | None:
     """The plan for a batch size; None for large batches, and where plans save nothing."""
-    program = backend.program
-    if program is None:
+    if backend.device.kind != "gpu":  # threads that compute at once would share its buffers
         return None
     first = layers[0]
     conditions = _conditions(layers, activations, backend)
@@ -203,7 +202,7 @@ def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: B
     steps, counts = _chain(layers, activations, thresholds, batch, 0, 0)
     if len(first.plans) >= PLANS:
         first.plans.clear()
-    plan = first.plans[batch] = Plan(program(steps, [counts]), thresholds, conditions)
+    plan = first.plans[batch] = Plan(backend.program(steps, [counts]), thresholds, conditions)
     return plan
 
 
