@@ -22,6 +22,7 @@ from scgpu.pack import pack
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
 from scgpu.profile import Profile, profile
+from scgpu.recording import PopulationRecord, Recording
 from scgpu.synapse import StdpSynapse
 from scgpu.threads import num_threads, set_num_threads
 from scgpu.unpack import unpack
@@ -37,7 +38,9 @@ __all__ = [
     "NativeLibraryError",
     "Network",
     "Pending",
+    "PopulationRecord",
     "Profile",
+    "Recording",
     "ScgpuError",
     "StdpSynapse",
     "TooLargeError",

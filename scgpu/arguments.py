@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -184,3 +186,13 @@ def integers16(name: str, value: Any) -> NDArray[np.int16]:
             where = f" at index {index}" if index else ""
             raise ValueError(f"{name} must be from -32768 to 32767; got {array[index]}{where}")
     return np.ascontiguousarray(array, dtype="<i2").reshape(array.shape)
+
+
+def writable_file(name: str, value: str) -> Path:
+    """The path of a file to write, refused before the work when it cannot be written."""
+    path = Path(value)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{name} must be a file in a directory that exists; got {value!r}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{name} {value!r} is not writable; choose another file")
+    return path

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from scgpu._version import __version__
+from scgpu.atomic import replacing
 from scgpu.backend import Device
 
 VARIABLE = "SCGPU_CACHE_DIR"
@@ -59,15 +59,8 @@ def write(kind: str, key: Mapping[str, str], measured: Any) -> str:
     path = file_of(kind, key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed into place: another process must not find half a file.
-        handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"key": dict(key), "measured": measured}, file, indent=1)
-            Path(scratch).replace(path)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:  # another process must not find half a file
+            file.write(json.dumps({"key": dict(key), "measured": measured}, indent=1).encode())
     except OSError as error:
         return f"{path} cannot be written ({error.strerror}); set {VARIABLE} to a folder that can"
     return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import statistics
 import sys
 import time
@@ -468,16 +467,6 @@ def _missing_package() -> str | None:
     return None
 
 
-def _picture_path(output: str) -> Path:
-    """``--output``, refused before the work when it cannot be written."""
-    path = Path(output)
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"--output must be a file in a directory that exists; got {output!r}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"--output {output!r} is not writable; choose another file")
-    return path
-
-
 def _report(demo: Demo, console: Console, pictures: Sequence[str], as_json: bool) -> None:
     """The results on stdout; what differs on stderr too, so that nothing hides it."""
     if as_json:
@@ -511,7 +500,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     from rich.console import Console
 
-    seed, path = arguments.seed_of(options.seed), _picture_path(options.output)
+    seed, path = arguments.seed_of(options.seed), arguments.writable_file("--output", options.output)
     model = load_model()
     demo = Demo(model, load_digits(model.split_seed), device(options.device), options.lengths, seed)
     # The live view never mixes with a redirected stdout.
