@@ -15,6 +15,8 @@ pub const table: abi.Table = .{
     .unpack = &@import("unpack.zig").unpack,
     .activation = &@import("activation.zig").activation,
     .lif = &@import("lif.zig").lif,
+    .trace = &@import("trace.zig").trace,
+    .stdp = &@import("stdp.zig").stdp,
 };
 
 comptime {

@@ -22,6 +22,7 @@ from scgpu.pack import pack
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
 from scgpu.profile import Profile, profile
+from scgpu.stdp import PairStdp
 from scgpu.synapse import StdpSynapse
 from scgpu.threads import num_threads, set_num_threads
 from scgpu.unpack import unpack
@@ -36,6 +37,7 @@ __all__ = [
     "GpuError",
     "NativeLibraryError",
     "Network",
+    "PairStdp",
     "Pending",
     "Profile",
     "ScgpuError",
