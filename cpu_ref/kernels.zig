@@ -17,6 +17,8 @@ pub const table: abi.Table = .{
     .lif = &@import("lif.zig").lif,
     .drive = &@import("drive.zig").drive,
     .propagate = &@import("propagate.zig").propagate,
+    .trace = &@import("trace.zig").trace,
+    .stdp = &@import("stdp.zig").stdp,
 };
 
 comptime {

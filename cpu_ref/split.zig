@@ -285,3 +285,54 @@ pub const propagate = struct {
         return p;
     }
 };
+
+pub const trace = struct {
+    /// Of a part, so that vectors of all tiers fill it.
+    const neurons = 64;
+
+    pub fn units(call: *const abi.Trace) u64 {
+        return (@as(u64, call.neuron_count) + neurons - 1) / neurons;
+    }
+    pub fn nanoseconds(call: *const abi.Trace) u64 {
+        return @as(u64, call.neuron_count) * call.step_count / 4;
+    }
+    pub fn part(call: *const abi.Trace, begin: u64, end: u64) abi.Trace {
+        var p = call.*;
+        const first = begin * neurons;
+        p.neuron_count = @intCast(@min(end * neurons, call.neuron_count) - first);
+        p.words += first * call.word_stride;
+        p.state += first;
+        p.traces += first;
+        return p;
+    }
+};
+
+/// Dense synapses are divided by source, others anywhere; the inbox belongs to all parts.
+pub const stdp = struct {
+    /// Of a part, so that no two write to one line of weights.
+    const synapses = 64;
+
+    fn size(call: *const abi.Stdp) u64 {
+        return if (call.dense != 0) @max(call.target_count, 1) else synapses;
+    }
+    pub fn units(call: *const abi.Stdp) u64 {
+        return (@as(u64, call.synapse_count) + size(call) - 1) / size(call);
+    }
+    pub fn nanoseconds(call: *const abi.Stdp) u64 {
+        return call.synapse_count / 2;
+    }
+    pub fn part(call: *const abi.Stdp, begin: u64, end: u64) abi.Stdp {
+        var p = call.*;
+        const first = begin * size(call);
+        p.synapse_count = @intCast(@min(end * size(call), call.synapse_count) - first);
+        p.weights += first;
+        if (call.dense != 0) {
+            p.source_words += begin * call.source_word_stride;
+            p.source_traces += begin;
+        } else {
+            p.sources += first;
+            p.targets += first;
+        }
+        return p;
+    }
+};

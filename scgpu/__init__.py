@@ -23,6 +23,7 @@ from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
 from scgpu.profile import Profile, profile
 from scgpu.recording import PopulationRecord, Recording
+from scgpu.stdp import PairStdp
 from scgpu.synapse import StdpSynapse
 from scgpu.threads import num_threads, set_num_threads
 from scgpu.unpack import unpack
@@ -37,6 +38,7 @@ __all__ = [
     "GpuError",
     "NativeLibraryError",
     "Network",
+    "PairStdp",
     "Pending",
     "PopulationRecord",
     "Profile",

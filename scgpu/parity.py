@@ -328,14 +328,22 @@ def _lif(rng: Rng) -> Case:
     return make_case("lif", params, {**inputs, "parameters": table, "counts": _u32(rng, neurons)})
 
 
+def _signed(number: int) -> int:
+    """A number as a parameter: 32 bits of two's complement."""
+    return number & 0xFFFF_FFFF
+
+
+def _spikes(rng: Rng, size: int, share: float) -> NDArray[np.uint64]:
+    """Words of which about a share of the bits is 1, all of a word in some of them."""
+    bits = rng.random((size, 64)) < share
+    bits[rng.random(size) < 0.02] = True
+    return np.packbits(bits, axis=1, bitorder="little").view("<u8").reshape(-1)
+
+
 def _interval(rng: Rng) -> dict[str, int]:
-    """Steps of a spiking network that a kernel call advances by, within one word."""
-    step_count = int(rng.choice((1, 2, 13, 15, 64)))
-    return {
-        "step_offset": int(rng.integers(200)),
-        "step_count": step_count,
-        "first_bit": int(rng.integers(65 - step_count)),
-    }
+    """Steps that one call makes of a word's 64."""
+    steps = int(rng.choice((1, 2, 15, 16, 33, 64)))
+    return {"step_count": steps, "first_bit": int(rng.integers(0, 64 - steps, endpoint=True))}
 
 
 def _clock(rng: Rng) -> NDArray[np.uint32]:
@@ -374,14 +382,6 @@ def _rows(rng: Rng, sources: int, targets: int) -> tuple[NDArray[np.uint32], NDA
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32), np.concatenate(columns).astype(np.uint32)
 
 
-def _spikes(rng: Rng, size: int) -> NDArray[np.uint64]:
-    """Words with few spikes, many or none."""
-    words = rng.integers(0, 2**64, size, dtype=np.uint64)
-    for _ in range(int(rng.integers(6))):
-        words &= rng.integers(0, 2**64, size, dtype=np.uint64)
-    return words
-
-
 def _propagate(rng: Rng) -> Case:
     sources, targets = (int(rng.choice((1, 2, 7, 33, 64, 200))) for _ in range(2))
     dense = int(rng.integers(2))
@@ -395,6 +395,7 @@ def _propagate(rng: Rng) -> Case:
         "synapse_count": sources * targets if dense else columns.size,
         "longest_row": targets if dense else int(np.diff(rows).max()),
         "dense": dense,
+        "step_offset": int(rng.integers(200)),
         **_interval(rng),
         "word_begin": int(rng.integers(3)),
         "word_stride": int(rng.choice((1, 4))),
@@ -404,13 +405,90 @@ def _propagate(rng: Rng) -> Case:
     sizes = OPS["propagate"].sizes(*params.values())
     inputs: dict[str, NDArray[Any]] = {
         "clock": _clock(rng),
-        "words": _spikes(rng, sizes[1]),
+        "words": _spikes(rng, sizes[1], rng.choice((0.0, 0.01, 0.1, 0.7))),
         "rows": rows[: sizes[2]],
         "targets": columns[: sizes[3]],
         "weights": _i16(rng, sizes[4]),
         "inbox": rng.integers(-(2**31), 2**31, sizes[5]),
     }
     return make_case("propagate", params, inputs)
+
+
+def _trace(rng: Rng) -> Case:
+    neurons, interval = int(rng.choice((1, 2, 7, 16, 33, 130))), _interval(rng)
+    usual = rng.random() < 0.5
+    params = {
+        "neuron_count": neurons,
+        **interval,
+        "word_begin": int(rng.integers(4)),
+        "word_stride": int(rng.choice((1, 1, 3))),
+        "data_width": 16 if usual else int(rng.integers(1, 17)),
+        "fraction": 8 if usual else int(rng.integers(0, 32)),
+        "amplitude": int(rng.integers(1, 64)) if usual else _signed(int(rng.choice((-(2**15), 2**15, -7, 1000)))),
+        "decay": 250 if usual else _signed(int(_i16(rng, 1)[0])),
+        "trace_stride": neurons + int(rng.choice((0, 0, 3))),
+    }
+    inputs: dict[str, NDArray[Any]] = {
+        "words": _spikes(rng, OPS["trace"].sizes(*params.values())[0], 0.1),
+        "state": _i16(rng, neurons),
+    }
+    return make_case("trace", params, inputs)
+
+
+def _rule(rng: Rng) -> dict[str, int]:
+    """Parameters of stdp that say how weights change."""
+    if rng.random() < 0.5:
+        w_max = int(rng.choice((200, 2**15 - 1)))
+        return {"data_width": 16, "fraction": 8, "a_plus": 64, "a_minus": 50, "w_min": _signed(-100), "w_max": w_max}
+    w_min, w_max = sorted(int(number) for number in _i16(rng, 2))
+    return {
+        "data_width": int(rng.integers(1, 17)),
+        "fraction": int(rng.integers(0, 32)),
+        "a_plus": int(rng.choice((0, 1, 1000, 2**15))),
+        "a_minus": int(rng.choice((0, 1, 1000, 2**15))),
+        "w_min": _signed(w_min),
+        "w_max": _signed(w_max),
+    }
+
+
+def _stdp(rng: Rng) -> Case:
+    source_count, target_count = int(rng.choice((1, 2, 9, 30))), int(rng.choice((1, 3, 64, 65, 130, 200)))
+    dense = int(rng.integers(2))
+    synapses = source_count * target_count if dense else int(rng.choice((1, 7, 64, 65, 700, 1501)))
+    slots, rule, interval = int(rng.choice((1, 2, 17, 70))), _rule(rng), _interval(rng)
+    params = {
+        "source_count": source_count,
+        "target_count": target_count,
+        "synapse_count": synapses,
+        "step_offset": int(rng.integers(100)),
+        **interval,
+        "source_word_begin": int(rng.integers(3)),
+        "source_word_stride": int(rng.choice((1, 1, 4))),
+        "target_word_begin": int(rng.integers(3)),
+        "delay": int(rng.integers(1, slots, endpoint=True)),
+        "slot_count": slots,
+        **rule,
+        "dense": dense,
+    }
+    sizes = dict(zip((buffer.name for buffer in OPS["stdp"].buffers), OPS["stdp"].sizes(*params.values()), strict=True))
+    # some sources neither fire nor have a trace
+    quiet = rng.random(source_count) < 0.5
+    source_words = _spikes(rng, sizes["source_words"], 0.03)
+    source_words[params["source_word_begin"] :: params["source_word_stride"]][:source_count][quiet] = 0
+    source_traces = _i16(rng, sizes["source_traces"]).reshape(-1, source_count)
+    source_traces[:, quiet] = 0
+    inputs: dict[str, NDArray[Any]] = {
+        "clock": _clock(rng),
+        "source_words": source_words,
+        "target_words": _spikes(rng, sizes["target_words"], 0.03),
+        "source_traces": source_traces,
+        "target_traces": _i16(rng, sizes["target_traces"]),
+        "sources": np.sort(rng.integers(0, source_count, sizes["sources"])),
+        "targets": rng.integers(0, target_count, sizes["targets"]),
+        "weights": _i16(rng, synapses) if rng.random() < 0.5 else rng.integers(0, 200, synapses),
+        "inbox": rng.integers(-(2**31), 2**31, sizes["inbox"]),
+    }
+    return make_case("stdp", params, inputs)
 
 
 MAKERS: dict[str, Callable[[Rng], Case]] = {
@@ -427,6 +505,8 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "lif": _lif,
     "drive": _drive,
     "propagate": _propagate,
+    "trace": _trace,
+    "stdp": _stdp,
 }
 
 

@@ -26,6 +26,8 @@ from scgpu.oracle.pack import pack
 from scgpu.oracle.philox import philox
 from scgpu.oracle.prefix import prefix
 from scgpu.oracle.propagate import propagate
+from scgpu.oracle.stdp import stdp
+from scgpu.oracle.trace import trace
 from scgpu.oracle.unpack import unpack
 
 KERNELS: dict[str, Any] = {
@@ -44,6 +46,8 @@ KERNELS: dict[str, Any] = {
         lif,
         drive,
         propagate,
+        trace,
+        stdp,
     )
 }
 
