@@ -1,6 +1,6 @@
 //! encode: Bernoulli bitstreams from thresholds (stochastic number generator).
 //! Computes:  bit t of stream s in sample b = U < thresholds[b, s], U from philox(counter(b, s, t), key)
-//! Layout:    words[b, s, w]; bit t of a stream is (word[t / 64] >> (t % 64)) & 1
+//! Layout:    words[b, s, w] is word first_word + w of the stream; its bit t is (word[t / 64] >> (t % 64)) & 1
 //! Padding:   bits past the last one of a stream are 0
 //! Edges:     threshold 0: all zeros; threshold 0xffffffff: all ones
 //! Stages:    the first 8 draws decide all but 1/256 of the bits, and every word of 32 bits takes
@@ -201,7 +201,7 @@ const Queue = struct {
     }
 };
 
-/// The words first_word .. first_word + width of every stream.
+/// The words first_word .. first_word + width of every row of the output.
 const Tile = struct {
     call: *const abi.Encode,
     keys: *const [rounds][2]u64,
@@ -227,7 +227,7 @@ const Tile = struct {
         const row_count = stream_count * call.sample_count;
         const thresholds = call.thresholds[call.threshold_offset..][0..row_count];
         const most = chunk_words / tile.period;
-        tile.places.fill(tile.first_word, tile.period, straddling, call.domain, tile.keys);
+        tile.places.fill(call.first_word + tile.first_word, tile.period, straddling, call.domain, tile.keys);
         tile.number(@min(chunk_words, row_count * tile.period));
         var row: usize = 0;
         var index: usize = 0;
@@ -336,6 +336,7 @@ const Tile = struct {
         const queue = tile.queue;
         const word_count: usize = tile.call.word_count;
         const first_word = tile.first_word;
+        const first_draw = 16 * @as(usize, tile.call.first_word) + first_blocks;
         const undecided: [*]const u32 = @ptrCast(&tile.undecided);
         const filled = count * tile.period;
         var to = queue.count;
@@ -351,7 +352,7 @@ const Tile = struct {
                 if (rest == 0) continue;
                 const place = 2 * (first_word + tile.word_of[position / 2]) + position % 2;
                 queue.place[to] = 2 * stream.row * word_count + place;
-                queue.counter[0][to] = @truncate(8 * place + first_blocks);
+                queue.counter[0][to] = @truncate(8 * place + first_draw);
                 queue.counter[1][to] = stream.index;
                 queue.counter[2][to] = stream.sample;
                 queue.rest[to] = rest;

@@ -350,6 +350,7 @@ OPS: dict[str, Op] = {
                 "tail_bits",
                 "first_sample",
                 "first_stream",
+                "first_word",
                 "threshold_offset",
                 "domain",
                 "key_lo",

@@ -49,9 +49,13 @@ def encode_step(
     first_sample: int,
     domain: int,
     first_stream: int = 0,
+    first_word: int = 0,
     threshold_offset: int = 0,
 ) -> Step:
-    """The kernel call that turns thresholds of (sample, stream) into words of (sample, stream, word)."""
+    """The kernel call that turns thresholds of (sample, stream) into words of (sample, stream, word).
+
+    Word w of a row is word ``first_word + w`` of its stream; a stream has 2**28 of them.
+    """
     word_count = -(-length // 64)
     params = {
         "sample_count": sample_count,
@@ -60,6 +64,7 @@ def encode_step(
         "tail_bits": length - 64 * (word_count - 1),
         "first_sample": first_sample,
         "first_stream": first_stream,
+        "first_word": first_word,
         "threshold_offset": threshold_offset,
         "domain": domain,
         "key_lo": seed & 0xFFFF_FFFF,

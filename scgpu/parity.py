@@ -117,6 +117,7 @@ def _encode(rng: Rng) -> Case:
         "tail_bits": tail_bits,
         "first_sample": int(rng.choice((0, 5, 2**32 - samples))),
         "first_stream": int(rng.choice((0, 3, 2**32 - streams))),
+        "first_word": int(rng.choice((0, 1, 130, 2**28 - word_count, rng.integers(2**28 - word_count)))),
         "threshold_offset": offset,
         "domain": int(_u32(rng, 1)[0]),
         "key_lo": int(_u32(rng, 1)[0]),

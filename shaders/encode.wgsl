@@ -1,7 +1,7 @@
 // encode: Bernoulli bitstreams from thresholds (stochastic number generator).
 // Computes:  bit t of stream s in sample b = U < thresholds[b, s], U from philox(counter(b, s, t), key)
 // Work item: one invocation writes one 64-bit word
-// Layout:    words[b, s, w]; bit t of a stream is (word[t / 64] >> (t % 64)) & 1
+// Layout:    words[b, s, w] is word first_word + w of the stream; its bit t is (word[t / 64] >> (t % 64)) & 1
 // Padding:   bits past the last one of a stream are 0
 // Edges:     threshold 0: all zeros; threshold 0xffffffff: all ones
 // Exactness: integer; equals cpu_ref/encode.zig bit for bit
@@ -44,12 +44,13 @@ fn encode(
         return;
     }
     let word = item % params.word_count;
+    let place = params.first_word + word;
     let stream = params.first_stream + row % params.stream_count;
     let sample = params.first_sample + row / params.stream_count;
     let threshold = thresholds[params.threshold_offset + row];
     var bits = vec2(0xffffffffu);
     if (threshold != 0xffffffffu) {
-        bits = vec2(walk(threshold, 2u * word, stream, sample), walk(threshold, 2u * word + 1u, stream, sample));
+        bits = vec2(walk(threshold, 2u * place, stream, sample), walk(threshold, 2u * place + 1u, stream, sample));
     }
     words[item] = bits & tail_mask(word, params.word_count, params.tail_bits);
 }

@@ -15,18 +15,20 @@ from randomgen import Philox
 
 import scgpu
 from scgpu.backend import Backend
+from scgpu.devices import backend_of
+from scgpu.encode import encode_step, thresholds_of
 
 LENGTHS = (1, 31, 32, 33, 63, 64, 65, 1000)
 EDGES = (0.0, 2.0**-33, 2.0**-32, 0.5, 1 - 2.0**-32, 1.0)
 
 
 def naive_stream(
-    p: float, length: int, seed: int, stream: int, sample: int, c3: int, resolution: int = 32
+    p: float, length: int, seed: int, stream: int, sample: int, c3: int, resolution: int = 32, first: int = 0
 ) -> list[int]:
-    """The contract's definition in Python integers, one bit at a time, with randomgen's Philox."""
+    """The contract's definition in Python integers, one bit at a time from ``first`` on, with randomgen's Philox."""
     threshold = min(math.floor(p * 2**resolution + 0.5) * 2 ** (32 - resolution), 2**32 - 1)
     bits = []
-    for t in range(length):
+    for t in range(first, first + length):
         j, lane = divmod(t, 32)
         u = 0
         for b in range(8):
@@ -135,6 +137,47 @@ def test_encode_columns_equal_streams_encoded_alone(chosen: scgpu.Device) -> Non
 def test_encode_prefix_of_longer_stream(chosen: scgpu.Device) -> None:
     short, long = (scgpu.encode([0.3, 0.7], length, 1, device=chosen).bits() for length in (65, 1000))
     assert np.array_equal(short, long[:, :65])
+
+
+def words_from(
+    first_word: int, width: int, thresholds: np.ndarray[Any, np.dtype[np.uint32]], chosen: scgpu.Device
+) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Words first_word .. first_word + width of each stream, from one kernel call."""
+    backend = backend_of(chosen)
+    words = backend.empty("u64", thresholds.size * width)
+    step = encode_step(
+        backend.upload(thresholds.reshape(-1)),
+        words,
+        sample_count=len(thresholds),
+        stream_count=thresholds.shape[1],
+        length=64 * width,
+        seed=2**63 + 9,
+        first_sample=4,
+        first_word=first_word,
+        domain=3 << 24,
+    )
+    return backend.execute([step], [words])[0].reshape(*thresholds.shape, width)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 129])
+def test_encode_goes_on_where_a_stream_was_left(width: int, chosen: scgpu.Device) -> None:
+    rng = np.random.default_rng(width)
+    thresholds = rng.integers(0, 2**32, (3, 5), dtype=np.uint32) >> rng.integers(0, 32, (3, 5), dtype=np.uint32)
+    thresholds[0, :3] = (0, 2**32 - 1, 2**31)
+    whole = words_from(0, 300 + width, thresholds, chosen)
+    for first_word in (0, 1, 63, 128, 129, 300):
+        piece = words_from(first_word, width, thresholds, chosen)
+        assert np.array_equal(piece, whole[:, :, first_word : first_word + width]), first_word
+
+
+def test_encode_last_words_of_the_longest_stream(chosen: scgpu.Device) -> None:
+    # bit by bit from the definition: word 2**28 - 2 begins at stream word j = 2**29 - 4
+    thresholds = thresholds_of(np.array([[0.3, 0.9]]), "unipolar")
+    words = words_from(2**28 - 2, 2, thresholds, chosen)
+    bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")
+    for stream, p in enumerate((0.3, 0.9)):
+        expected = naive_stream(p, 128, 2**63 + 9, stream, 4, 3 << 24, first=64 * (2**28 - 2))
+        assert bits[0, stream].tolist() == expected
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 5), (3, 0)])

@@ -33,6 +33,7 @@ def large_cases() -> list[Case]:
         "tail_bits": 5,
         "first_sample": 2**32 - 50,
         "first_stream": 2**32 - 2000,
+        "first_word": 2**28 - 17,
         "threshold_offset": 3,
         "domain": 7,
         "key_lo": 1,

@@ -46,12 +46,13 @@ def encode(
     tail_bits: int,
     first_sample: int,
     first_stream: int,
+    first_word: int,
     threshold_offset: int,
     domain: int,
     key_lo: int,
     key_hi: int,
 ) -> None:
-    """Fill words[sample, stream, word] from thresholds[sample, stream]."""
+    """Fill words[sample, stream, w] from thresholds[sample, stream]: word first_word + w of the stream."""
     total = 2 * sample_count * stream_count * word_count
     halves = words[: total // 2].view("<u4")
     rows = thresholds[threshold_offset : threshold_offset + sample_count * stream_count]
@@ -59,6 +60,7 @@ def encode(
         index = np.arange(begin, min(begin + WORDS_AT_ONCE, total), dtype=np.uint64)
         row, word = np.divmod(index, np.uint64(2 * word_count))
         sample, stream = np.divmod(row, np.uint64(stream_count))
+        word += np.uint64(2 * first_word)
         u = uniforms(word, stream + np.uint64(first_stream), sample + np.uint64(first_sample), domain, key_lo, key_hi)
         threshold = rows[row.astype(np.int64)][:, None]
         bits = (u < threshold) | (threshold == ALWAYS)
