@@ -13,6 +13,7 @@ from scgpu.bitstream import Bitstream
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.devices import device, devices, problems
+from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
@@ -21,8 +22,13 @@ from scgpu.neuron import FixedPointLif, lif_step
 from scgpu.pack import pack
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
+from scgpu.poisson import PoissonInput
+from scgpu.population import LifParameters, Population
 from scgpu.profile import Profile, profile
+from scgpu.propagate import Projection
 from scgpu.recording import PopulationRecord, Recording
+from scgpu.spike_source import BernoulliSource, SpikeTrain
+from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
 from scgpu.synapse import StdpSynapse
 from scgpu.threads import num_threads, set_num_threads
@@ -30,20 +36,29 @@ from scgpu.unpack import unpack
 
 __all__ = [
     "Activation",
+    "BernoulliSource",
     "Bitstream",
+    "ConstantCurrent",
+    "CurrentArray",
     "DenseLayer",
     "Device",
     "DeviceError",
     "FixedPointLif",
     "GpuError",
+    "LifParameters",
     "NativeLibraryError",
     "Network",
     "PairStdp",
     "Pending",
+    "PoissonInput",
+    "Population",
     "PopulationRecord",
     "Profile",
+    "Projection",
     "Recording",
     "ScgpuError",
+    "SpikeTrain",
+    "SpikingNetwork",
     "StdpSynapse",
     "TooLargeError",
     "__version__",

@@ -79,7 +79,9 @@ class Currents:
 
     def __init__(self, population: Population, constants: list[ConstantCurrent], arrays: list[CurrentArray]) -> None:
         if len(arrays) > 1:
-            raise ValueError(f"population {population.name!r} has {len(arrays)} CurrentArray inputs; add them up in one")
+            raise ValueError(
+                f"population {population.name!r} has {len(arrays)} CurrentArray inputs; add them up in one"
+            )
         total = sum((one.values.astype(np.int64) for one in constants), np.zeros((), np.int64))
         if total.min() < -(2**15) or total.max() >= 2**15:
             raise ValueError(
@@ -117,5 +119,3 @@ def drive_step(
         "row_stride": population.row_stride,
     }
     return Step("drive", params, (clock, inbox, currents.constants, currents.values, drives))
-
-

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import arguments
-from scgpu.backend import DTYPES, Step
+from scgpu.backend import Step
 from scgpu.errors import TooLargeError
 from scgpu.population import Population
 from scgpu.spike_source import SpikeSource
@@ -129,8 +129,10 @@ class Projection:
     def _synapses(self, weights: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[np.int16]]:
         """Rows and targets, None where every source meets every target, and the weights in their order."""
         shape = self.source.count, self.target.count
-        parts = weights if isinstance(weights, tuple) else tuple(
-            getattr(weights, name, None) for name in ("indptr", "indices", "data")
+        parts = (
+            weights
+            if isinstance(weights, tuple)
+            else tuple(getattr(weights, name, None) for name in ("indptr", "indices", "data"))
         )
         if isinstance(weights, np.ndarray) or any(part is None for part in parts):
             given = arguments.integers16("weights", weights)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scgpu import arguments
 from scgpu.backend import Backend, Device, Program, Step, Submission, require_host_memory
 from scgpu.drive import ConstantCurrent, CurrentArray, Currents, drive_step
-from scgpu.errors import ScgpuError, TooLargeError
+from scgpu.errors import ScgpuError
 from scgpu.lif import RECORDS, Records, lif_step_of
 from scgpu.poisson import PoissonInput, poisson_step
 from scgpu.population import Population
@@ -317,7 +317,9 @@ class SpikingNetwork:
         ):
             for index, part in enumerate(parts):
                 if not isinstance(part, kind):
-                    wanted = "a ConstantCurrent, CurrentArray or PoissonInput" if kind is Input else f"a {kind.__name__}"  # type: ignore[attr-defined]
+                    wanted = (
+                        "a ConstantCurrent, CurrentArray or PoissonInput" if kind is Input else f"a {kind.__name__}"
+                    )  # type: ignore[attr-defined]
                     raise TypeError(f"{name}[{index}] must be {wanted}; got {type(part).__name__}")
                 if parts.index(part) != index:
                     raise ValueError(f"{name}[{index}] is there twice; give it once")
@@ -339,7 +341,11 @@ class SpikingNetwork:
         for index, one in enumerate((*self.projections, *self.inputs)):
             ends = [one.target, *([one.source] if isinstance(one, Projection) else [])]
             if any(isinstance(end, Population) and end not in self.populations for end in ends):
-                where = f"projections[{index}]" if isinstance(one, Projection) else f"inputs[{index - len(self.projections)}]"
+                where = (
+                    f"projections[{index}]"
+                    if isinstance(one, Projection)
+                    else f"inputs[{index - len(self.projections)}]"
+                )
                 raise ValueError(f"{where} is of a population that is not in populations; add it there")
 
     def _require_sums(self) -> None:
@@ -398,11 +404,13 @@ class SpikingNetwork:
         reads = [(str(one.name), "words") for one in self.populations if one.name in kind.spikes]
         reads += [(str(one.name), "voltages") for one in self.populations if one.name in kind.voltages]
         by_name = {one.name: one for one in self.populations}
-        buffers = [
-            words[by_name[name]] if what == "words" else voltages[by_name[name]][0] for name, what in reads
-        ]
+        buffers = [words[by_name[name]] if what == "words" else voltages[by_name[name]][0] for name, what in reads]
         # The clock tells the end of a segment that records nothing.
-        return Segment(backend.program(steps, [*buffers, self._clock]), [(self._players[key], tape) for key, tape in tapes.items()], reads)
+        return Segment(
+            backend.program(steps, [*buffers, self._clock]),
+            [(self._players[key], tape) for key, tape in tapes.items()],
+            reads,
+        )
 
     def _asked(self, record: Any) -> dict[Population, str]:
         """What to record of which population."""
@@ -501,7 +509,10 @@ class SpikingNetwork:
         self.step, self._broken = 0, ""
 
     def __repr__(self) -> str:
-        neurons, synapses = sum(one.count for one in self.populations), sum(one.synapse_count for one in self.projections)
+        neurons, synapses = (
+            sum(one.count for one in self.populations),
+            sum(one.synapse_count for one in self.projections),
+        )
         return f"SpikingNetwork({neurons:,} neurons, {synapses:,} synapses, step {self.step:,}, {self.device})"
 
 

@@ -1,0 +1,249 @@
+"""Spiking networks: against single neurons and synapses joined in plain Python, on every device, for any cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import scgpu
+from scgpu import timeline
+from scgpu.philox import philox4x32
+from scgpu.poisson import poisson_thresholds
+
+
+def poisson_numbers(source: scgpu.PoissonInput, count: int, t: int) -> NDArray[np.int64]:
+    """The numbers of a Poisson input in step t, from Philox and the table alone."""
+    blocks = np.arange(-(-count // 4))
+    counters = np.stack([np.full_like(blocks, t), blocks, 0 * blocks, 0 * blocks + (3 << 24 | source.tensor_id)], 1)
+    draws = philox4x32(counters.astype(np.uint32), np.array([source.seed, 0], np.uint32)).reshape(-1)[:count]
+    table = poisson_thresholds(source.mean)
+    return np.array([int((draw >= table).sum()) for draw in draws])
+
+
+class Plain:
+    """A network from `FixedPointLif` and `StdpSynapse`, one object for each neuron and synapse."""
+
+    def __init__(self, populations: Sequence[Any], projections: Sequence[Any], inputs: Sequence[Any]) -> None:
+        self.populations, self.projections, self.inputs = populations, projections, inputs
+        names = ("v_rest", "v_reset", "v_threshold", "refractory_period")
+        self.neurons = {
+            p: [
+                scgpu.FixedPointLif(
+                    p.params.data_width, p.params.fraction, *(pick(getattr(p.params, n), i) for n in names)
+                )
+                for i in range(p.count)
+            ]
+            for p in populations
+        }
+        self.arriving: dict[tuple[Any, int], NDArray[np.int64]] = {}
+        self.matrices = [dense_of(one) for one in projections]
+        self.synapses = [
+            scgpu.StdpSynapse(matrix, one.plasticity.data_width, one.plasticity.fraction) if one.plasticity else None
+            for one, matrix in zip(projections, self.matrices, strict=True)
+        ]
+        self.t = 0
+
+    def current(self, p: Any) -> NDArray[np.int64]:
+        """What comes into each neuron of a population now, cut to 16 bits."""
+        total = self.arriving.pop((p, self.t), np.zeros(p.count, np.int64)).copy()
+        for one in self.inputs:
+            if one.target is not p:
+                continue
+            if isinstance(one, scgpu.ConstantCurrent):
+                total += one.values
+            elif isinstance(one, scgpu.PoissonInput):
+                total += one.weight * poisson_numbers(one, p.count, self.t)
+            elif self.t < one.values.shape[-1]:
+                total += one.values[..., self.t]
+        return np.clip(total, -(2**15), 2**15 - 1)
+
+    def step(self) -> tuple[dict[Any, NDArray[np.int64]], dict[Any, NDArray[np.int64]]]:
+        """Spikes and potentials of one step."""
+        fired: dict[Any, Any] = {}
+        shown: dict[Any, Any] = {}
+        for p in self.populations:
+            currents = self.current(p).tolist()
+            both = [
+                neuron.step(pick(p.params.leak_k, i), pick(p.params.gain_k, i), currents[i])
+                for i, neuron in enumerate(self.neurons[p])
+            ]
+            fired[p], shown[p] = np.array(both).T
+        for one, matrix, synapse in zip(self.projections, self.matrices, self.synapses, strict=True):
+            if isinstance(one.source, scgpu.Population):
+                before = fired[one.source]
+            else:
+                before = train_of(one.source, self.t)
+            if synapse is not None:
+                rule = one.plasticity
+                pre = np.repeat(before[:, None], one.target.count, axis=1)
+                post = np.repeat(fired[one.target][None], one.source.count, axis=0)
+                synapse.step(pre, post, rule.a_plus, rule.a_minus, rule.decay, rule.w_min, rule.w_max)
+                matrix = synapse.weight * joined_of(one)
+            key = one.target, self.t + one.delay
+            more = before @ np.asarray(matrix, np.int64)
+            self.arriving[key] = self.arriving.get(key, 0) + more
+        self.t += 1
+        return fired, shown
+
+
+def pick(value: Any, index: int) -> int:
+    """A parameter of a neuron."""
+    return int(np.broadcast_to(value, (index + 1,) if np.ndim(value) == 0 else np.shape(value))[index])
+
+
+def dense_of(one: scgpu.Projection) -> NDArray[np.int64]:
+    """Weights (source, target); a target that stands twice in a row gets both."""
+    weights = one.weights
+    if one.dense:
+        return weights.astype(np.int64)
+    full = np.zeros((one.source.count, one.target.count), np.int64)
+    rows = np.repeat(np.arange(one.source.count), np.diff(one._host_rows))
+    np.add.at(full, (rows, one._host_targets), weights)
+    return full
+
+
+def joined_of(one: scgpu.Projection) -> NDArray[np.bool_]:
+    """Which pairs (source, target) have a synapse."""
+    joined = np.ones((one.source.count, one.target.count), np.bool_)
+    if not one.dense:
+        joined[:] = False
+        joined[np.repeat(np.arange(one.source.count), np.diff(one._host_rows)), one._host_targets] = True
+    return joined
+
+
+def train_of(source: Any, t: int) -> NDArray[np.int64]:
+    """Spikes of a source in a step."""
+    if isinstance(source, scgpu.SpikeTrain):
+        streams, length = source.words, source.length
+    else:
+        length = 64 * (t // 64 + 1)
+        p = source.thresholds / 2**32
+        streams = scgpu.encode(p, length, source.seed, tensor_id=source.tensor_id, device="numpy").words
+    if t >= length:
+        return np.zeros(len(streams), np.int64)
+    return (streams[:, t // 64] >> np.uint64(t % 64) & np.uint64(1)).astype(np.int64)
+
+
+def sparse(rng: np.random.Generator, rows: int, columns: int, twice: bool = True) -> tuple[Any, Any, Any]:
+    """CSR arrays of random synapses."""
+    lengths = rng.integers(0, columns, rows)
+    lengths[rows // 2] = 0
+    targets = [np.sort(rng.choice(columns, length, replace=twice)) for length in lengths]
+    indices = np.concatenate(targets)
+    return np.concatenate([[0], np.cumsum(lengths)]), indices, rng.integers(-60, 120, indices.size)
+
+
+Parts = tuple[list[scgpu.Population], list[scgpu.Projection], list[Any]]
+
+
+def everything(device: scgpu.Device, delays: tuple[int, int, int]) -> Parts:
+    """Two populations with every kind of source, synapse and input."""
+    rng = np.random.default_rng(5)
+    first = scgpu.Population(
+        37,
+        scgpu.LifParameters(
+            leak_k=rng.integers(5, 40, 37), gain_k=256, v_threshold=rng.integers(150, 400, 37), refractory_period=3
+        ),
+        name="first",
+        device=device,
+    )
+    second = scgpu.Population(8, scgpu.LifParameters(20, 256, v_rest=3, v_reset=-20), name="second", device=device)
+    noise = scgpu.BernoulliSource(5, rng.random(5) / 4, seed=9, tensor_id=2)
+    tape = scgpu.SpikeTrain(scgpu.encode(rng.random(3) / 5, 90, seed=4, device="numpy"))
+    projections = [
+        scgpu.Projection(first, first, sparse(rng, 37, 37), delay=delays[0]),
+        scgpu.Projection(first, second, rng.integers(-30, 60, (37, 8)), delay=delays[1]),
+        scgpu.Projection(second, first, rng.integers(-60, 50, (8, 37)), delay=delays[2]),
+        scgpu.Projection(noise, second, rng.integers(0, 200, (5, 8)), delay=delays[0]),
+        scgpu.Projection(tape, first, sparse(rng, 3, 37), delay=delays[2]),
+        scgpu.Projection(
+            first,
+            second,
+            rng.integers(0, 90, (37, 8)),
+            delay=delays[2],
+            plasticity=scgpu.PairStdp(a_plus=40, a_minus=-30, w_max=120),
+        ),
+        scgpu.Projection(noise, first, sparse(rng, 5, 37, False), delay=delays[1], plasticity=scgpu.PairStdp(w_min=-9)),
+    ]
+    inputs = [
+        scgpu.ConstantCurrent(first, rng.integers(0, 60, 37)),
+        scgpu.ConstantCurrent(first, 5),
+        scgpu.CurrentArray(second, rng.integers(-40, 80, (8, 100))),
+        #scgpu.PoissonInput(first, mean=1.5, weight=9, seed=7),
+        #scgpu.PoissonInput(second, mean=0.2, weight=-30, seed=7, tensor_id=1),
+    ]
+    return [first, second], projections, inputs
+
+
+@pytest.mark.parametrize("delays", [(1, 2, 3), (13, 40, 15), (64, 70, 200)])
+def test_a_network_is_its_neurons_and_synapses(chosen: scgpu.Device, delays: tuple[int, int, int]) -> None:
+    parts = everything(chosen, delays)
+    plain = Plain(*parts)
+    network = scgpu.SpikingNetwork(*parts)
+    recording = network.run(150, record="both")
+    spikes = {p: np.zeros((p.count, 150), np.uint8) for p in parts[0]}
+    for t in range(150):
+        fired, shown = plain.step()
+        for p in parts[0]:
+            spikes[p][:, t] = fired[p]
+            assert np.array_equal(recording[str(p.name)].voltages[:, t], shown[p]), (p.name, t)
+    for p in parts[0]:
+        record = recording[str(p.name)]
+        assert np.array_equal(record.spikes("numpy").bits(), spikes[p])
+        assert np.array_equal(record.counts, spikes[p].sum(axis=1)) and 50 < record.counts.sum() < 100 * p.count
+    for one, synapse in zip(parts[1], plain.synapses, strict=True):
+        if synapse is not None and one.dense:
+            assert np.array_equal(one.weights, synapse.weight) and (one.weights != one._initial.reshape(-1, 8)).any()
+
+
+def run_in(parts: Parts, lengths: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any], list[Any], list[Any]]:
+    """Bits and potentials of the first population over several runs, then states and weights."""
+    network = scgpu.SpikingNetwork(*parts)
+    bits, potentials = [], []
+    for length in lengths:
+        record = network.run(length, record={"first": "both"})["first"]
+        bits.append(np.unpackbits(record.words.view(np.uint8), axis=1, bitorder="little", count=length))
+        potentials.append(record.voltages)
+    states = [population.get_state() for population in parts[0]]
+    return np.concatenate(bits, 1), np.concatenate(potentials, 1), states, [one.weights for one in parts[1]]
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal arrays in equal structures."""
+    if isinstance(left, dict):
+        return all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return all(same(a, b) for a, b in zip(left, right, strict=True))
+    return bool(np.array_equal(left, right))
+
+
+@pytest.mark.parametrize("delays", [(1, 2, 3), (13, 40, 15)])
+def test_any_cut_gives_the_same_bits(chosen: scgpu.Device, delays: tuple[int, int, int]) -> None:
+    whole = run_in(everything(chosen, delays), [1000])
+    assert whole[0].sum() > 1000
+    for lengths in ([100] * 10, [1, 62, 1, 0, 65, 127, 744]):
+        assert same(run_in(everything(chosen, delays), lengths), whole), lengths
+
+
+def test_every_device_gives_the_same_bits(chosen: scgpu.Device) -> None:
+    expected = run_in(everything(scgpu.device("numpy"), (5, 6, 7)), [300])
+    assert same(run_in(everything(chosen, (5, 6, 7)), [300]), expected)
+
+
+def test_intervals_cover_every_step_once() -> None:
+    for shortest in (1, 2, 13, 15, 33, 63, 64, 65, 1000):
+        longest = timeline.interval_steps(shortest)
+        assert 1 <= longest <= min(shortest, 64)
+        for phase in (0, 1, 37, 63):
+            for steps in (1, 27, 64, 65, 200):
+                found = list(timeline.intervals(phase, steps, longest))
+                covered = [(one.block * 64 + one.first_bit + k) for one in found for k in range(one.steps)]
+                assert covered == list(range(phase, phase + steps))
+                assert all(one.first_bit + one.steps <= 64 and one.steps <= longest for one in found)
+                assert [one.offset for one in found] == [
+                    one.block * 64 + one.first_bit - phase for one in found
+                ] and timeline.block_count(phase, steps) == found[-1].block + 1
