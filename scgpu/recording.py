@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scgpu import arguments
-from scgpu.atomic import replacing
-from scgpu.backend import Device, require_host_memory
+from scgpu import archive, arguments
+from scgpu.archive import DAMAGES, Archive, Format
+from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
 from scgpu.errors import TooLargeError
 
-FORMAT, VERSION = "scgpu recording", 1
-HEADER = "header"
+FORMAT = Format("recording", 1, "Recording.save")
 ARRAYS: dict[str, np.dtype[Any]] = {"words": np.dtype("<u8"), "voltages": np.dtype("<i2"), "counts": np.dtype("<u8")}
 MOST = 2**32 - 1  # neurons of a population, and steps of a network
 PIECE_WORDS = 1 << 18  # words that are looked at together: what is made of them stays small
-READ_BYTES = 1 << 24
-ZIP_MAGIC = b"PK\x03\x04"
 
 
 def _fitting(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], why: str) -> NDArray[Any]:
@@ -419,17 +412,12 @@ class Recording(Mapping[str, PopulationRecord]):
             arrays |= {f"{place}.{name}": array for name, array in held.items()}
             populations.append({"name": record.name, "count": record.count, "arrays": list(held)})
         header = {
-            "format": FORMAT,
-            "version": VERSION,
             "first_step": self.first_step,
             "n_steps": self.n_steps,
             "step_seconds": self.step_seconds,
             "populations": populations,
         }
-        # Bytes, not a string: NumPy writes strings in 4 bytes a character.
-        octets = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        with replacing(path) as file:
-            np.savez(file, allow_pickle=False, **{HEADER: octets, **arrays})
+        archive.save(path, FORMAT, header, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
@@ -444,40 +432,18 @@ class Recording(Mapping[str, PopulationRecord]):
         TooLargeError
             What is in it does not fit the memory of the machine.
         """
-        where = os.fspath(path)
-        with Path(path).open("rb") as file:
-            try:
-                return cls._read(file)
-            except TooLargeError:
-                raise
-            except DAMAGES as error:
-                raise ValueError(f"{where!r} cannot be loaded as a recording: {error}") from error
+        return archive.load(path, FORMAT, cls._made)
 
     @classmethod
-    def _read(cls, file: BinaryIO) -> Recording:
-        magic = file.read(len(ZIP_MAGIC))
-        if magic != ZIP_MAGIC:
-            raise ValueError("it was not written by Recording.save" if magic else "it is empty")
-        try:
-            archive = zipfile.ZipFile(file)
-        except zipfile.BadZipFile:
-            raise ValueError("its end is missing: it was cut short or damaged; copy it again") from None
-        with archive:
-            header = _header(archive)
-            first_step = arguments.integer("first_step", header.get("first_step"), 0, MOST)
-            n_steps = arguments.integer("n_steps", header.get("n_steps"), 0, MOST - first_step)
-            populations = header.get("populations")
-            if not isinstance(populations, list):
-                raise ValueError(f"its header must list populations; got {populations!r}")
-            records = [
-                _population(archive, place, entry, first_step, n_steps) for place, entry in enumerate(populations)
-            ]
+    def _made(cls, contents: Archive) -> Recording:
+        header = contents.header
+        first_step = arguments.integer("first_step", header.get("first_step"), 0, MOST)
+        n_steps = arguments.integer("n_steps", header.get("n_steps"), 0, MOST - first_step)
+        populations = header.get("populations")
+        if not isinstance(populations, list):
+            raise ValueError(f"its header must list populations; got {populations!r}")
+        records = [_population(contents, place, entry, first_step, n_steps) for place, entry in enumerate(populations)]
         return cls(records, first_step=first_step, n_steps=n_steps, step_seconds=header.get("step_seconds"))
-
-
-# What zipfile, NumPy and json raise at contents that were damaged or made up; RuntimeError is zipfile's word for
-# encryption, and for methods of compression that it does not know.
-DAMAGES = (ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def _step_seconds(value: Any) -> float:
@@ -490,25 +456,7 @@ def _step_seconds(value: Any) -> float:
     return seconds
 
 
-def _header(archive: zipfile.ZipFile) -> dict[str, Any]:
-    """The header of a recording of this version."""
-    name = f"{HEADER}.npy"
-    octets = _array(archive, HEADER, np.dtype(np.uint8), None) if name in archive.namelist() else b""
-    try:
-        header = json.loads(bytes(octets))
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError("it is an archive without the header of a recording; it was not written by Recording.save")
-    if header.get("version") != VERSION:
-        raise ValueError(
-            f"it is of version {header.get('version')!r}, and this scgpu reads version {VERSION}; "
-            "use the scgpu that wrote it"
-        )
-    return header
-
-
-def _population(archive: zipfile.ZipFile, place: int, entry: Any, first_step: int, n_steps: int) -> PopulationRecord:
+def _population(contents: Archive, place: int, entry: Any, first_step: int, n_steps: int) -> PopulationRecord:
     """The record of the population at a place of the header's list."""
     if not isinstance(entry, dict):
         raise ValueError(f"population {place} of its header must be an object; got {entry!r}")
@@ -518,36 +466,9 @@ def _population(archive: zipfile.ZipFile, place: int, entry: Any, first_step: in
             raise ValueError(f"arrays must be of {', '.join(ARRAYS)}; got {held!r}")
         count = arguments.integer("count", entry.get("count"), 0, MOST)
         shapes = {"words": (count, -(-n_steps // 64)), "voltages": (count, n_steps), "counts": (count,)}
-        arrays = {one: _array(archive, f"{place}.{one}", ARRAYS[one], shapes[one]) for one in held}
+        arrays = {one: contents.array(f"{place}.{one}", ARRAYS[one], shapes[one]) for one in held}
         return PopulationRecord(name, count, first_step=first_step, n_steps=n_steps, **arrays)  # type: ignore[arg-type]
     except TooLargeError:
         raise
     except DAMAGES as error:
         raise ValueError(f"population {place}, {name!r}: {error}") from error
-
-
-def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None) -> NDArray[Any]:
-    """An array of an archive, which must have this type and shape (None: any) before memory is taken for it."""
-    try:
-        info = archive.getinfo(f"{name}.npy")
-    except KeyError:
-        raise ValueError(f"the array {name} is missing") from None
-    with archive.open(info) as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            raise ValueError(f"the array {name} has a header that Recording.save does not write")
-        found, _, kind = np.lib.format.read_array_header_1_0(member)
-        if kind != dtype or found != (found if shape is None else shape):
-            raise ValueError(f"{name} must be {dtype} of shape {shape}; it is {kind} of shape {found}")
-        nbytes = math.prod(found) * dtype.itemsize
-        if info.file_size - member.tell() != nbytes:
-            raise ValueError(f"{name} must have {nbytes} bytes; it has {info.file_size - member.tell()}")
-        require_host_memory(nbytes)
-        array = np.empty(found, dtype)
-        octets = array.reshape(-1).view(np.uint8)
-        for begin in range(0, nbytes, READ_BYTES):  # the last piece is where the checksum is compared
-            part = octets[begin : begin + READ_BYTES]
-            piece = member.read(len(part))
-            if len(piece) != len(part):
-                raise ValueError(f"{name} ends after {begin + len(piece)} of {nbytes} bytes")
-            part[:] = np.frombuffer(piece, np.uint8)
-    return array

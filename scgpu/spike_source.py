@@ -123,9 +123,19 @@ class SpikeTrain(SpikeSource):
             raise TypeError(f"streams must be a Bitstream; got {type(streams).__name__}")
         if len(streams.shape) != 1 or not streams.shape[0]:
             raise ValueError(f"streams must have shape (n,) with n of at least 1; got {streams.shape}")
-        (self.count,) = streams.shape
-        self.length = streams.length
-        self.words = streams.words
+        self._take(streams.words, streams.length)
+
+    def _take(self, words: NDArray[np.uint64], length: int) -> None:
+        self.words, self.length, self.count = words, length, len(words)
+
+    @classmethod
+    def of_words(cls, words: NDArray[np.uint64], length: int) -> SpikeTrain:
+        """From packed words (n, W), as `Bitstream.from_words` takes them; they stay on the host."""
+        words = arguments.streams(words, length)
+        arguments.require_clear_tails(words, length)
+        train = cls.__new__(cls)
+        train._take(words, length)
+        return train
 
     def player(self, backend: Backend) -> Player:
         """What uploads the next blocks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -470,8 +471,7 @@ class SpikingNetwork:
         """
         n_steps = arguments.integer("n_steps", n_steps, 0, MOST_STEPS - self.step)
         asked = self._asked(record)
-        if self._broken:
-            raise ScgpuError(f"{self._broken}; call reset(), or load() a saved network")
+        self._require_whole()
         self._require_records(asked, n_steps)
         for population in asked:
             self._backend.write(self._cells[population].counts, np.zeros(population.count, "<u4"))
@@ -495,6 +495,51 @@ class SpikingNetwork:
             spikes, voltages = what in ("spikes", "both"), what in ("voltages", "both")
             nbytes += population.count * (spikes * (n_steps // 8 + 16) + voltages * 2 * n_steps)
         require_host_memory(2 * nbytes)  # the pieces, and what is made of them
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network and where it stands into one file, which `load` reads on any machine and device.
+
+        An .npz file without pickled objects, versioned; nothing of it is there until all of it is.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        ScgpuError
+            The state was lost in a run that failed.
+        """
+        from scgpu import network_file
+
+        self._require_whole()
+        network_file.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | int | Device = "auto") -> SpikingNetwork:
+        """Make the network that `save` wrote, with populations of its own, to go on bit by bit.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        device : str, int or Device
+            Where it shall run; see `scgpu.device`.
+
+        Raises
+        ------
+        OSError
+            There is no such file, or it cannot be read.
+        ValueError
+            The file is no network, is of another version, was cut short, or does not fit together.
+        TooLargeError
+            The network does not fit the device or the memory of the machine.
+        """
+        from scgpu import network_file
+
+        return network_file.load(path, device)
+
+    def _require_whole(self) -> None:
+        if self._broken:
+            raise ScgpuError(f"{self._broken}; call reset(), or load() a saved network")
 
     def reset(self) -> None:
         """Back to step 0: neurons at rest, nothing under way, weights as they were given."""

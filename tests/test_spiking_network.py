@@ -73,10 +73,7 @@ class Plain:
             ]
             fired[p], shown[p] = np.array(both).T
         for one, matrix, synapse in zip(self.projections, self.matrices, self.synapses, strict=True):
-            if isinstance(one.source, scgpu.Population):
-                before = fired[one.source]
-            else:
-                before = train_of(one.source, self.t)
+            before = fired[one.source] if isinstance(one.source, scgpu.Population) else train_of(one.source, self.t)
             if synapse is not None:
                 rule = one.plasticity
                 pre = np.repeat(before[:, None], one.target.count, axis=1)
@@ -173,8 +170,8 @@ def everything(device: scgpu.Device, delays: tuple[int, int, int]) -> Parts:
         scgpu.ConstantCurrent(first, rng.integers(0, 60, 37)),
         scgpu.ConstantCurrent(first, 5),
         scgpu.CurrentArray(second, rng.integers(-40, 80, (8, 100))),
-        #scgpu.PoissonInput(first, mean=1.5, weight=9, seed=7),
-        #scgpu.PoissonInput(second, mean=0.2, weight=-30, seed=7, tensor_id=1),
+        # scgpu.PoissonInput(first, mean=1.5, weight=9, seed=7),
+        # scgpu.PoissonInput(second, mean=0.2, weight=-30, seed=7, tensor_id=1),
     ]
     return [first, second], projections, inputs
 
@@ -247,3 +244,24 @@ def test_intervals_cover_every_step_once() -> None:
                 assert [one.offset for one in found] == [
                     one.block * 64 + one.first_bit - phase for one in found
                 ] and timeline.block_count(phase, steps) == found[-1].block + 1
+
+
+def test_a_saved_network_goes_on_bit_by_bit_on_any_device(chosen: scgpu.Device, tmp_path: Any) -> None:
+    whole = run_in(everything(scgpu.device("numpy"), (3, 20, 15)), [300])
+    network = scgpu.SpikingNetwork(*everything(chosen, (3, 20, 15)), step_seconds=1e-3)
+    network.run(137)
+    network.save(tmp_path / "network")
+    network.run(5)  # the file stays as it was
+    for device in (chosen, scgpu.device("cpu"), scgpu.device("numpy")):
+        again = scgpu.SpikingNetwork.load(tmp_path / "network", device)
+        assert again.step == 137 and again.step_seconds == 1e-3 and again.device == device
+        record = again.run(163, record={"first": "both"})["first"]
+        bits = np.unpackbits(record.words.view(np.uint8), axis=1, bitorder="little", count=163)
+        assert np.array_equal(bits, whole[0][:, 137:]) and np.array_equal(record.voltages, whole[1][:, 137:])
+        assert same([one.get_state() for one in again.populations], whole[2])
+        assert same([one.weights for one in again.projections], whole[3])
+        again.reset()
+        first = again.run(10, record={"first": "both"})["first"]
+        assert np.array_equal(first.voltages, whole[1][:, :10])
+    again.save(tmp_path / "again")
+    assert scgpu.SpikingNetwork.load(tmp_path / "again", "numpy").step == 10
