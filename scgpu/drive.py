@@ -40,7 +40,7 @@ class ConstantCurrent:
 
     def __init__(self, target: Population, value: ArrayLike) -> None:
         self.target = _population("target", target)
-        self.values = arguments.integers16("value", value)
+        self.values = arguments.integers16("value", value).copy()
         if self.values.shape not in ((), (target.count,)):
             raise ValueError(f"value must be a number or have shape ({target.count},); got {self.values.shape}")
 
@@ -66,7 +66,7 @@ class CurrentArray:
 
     def __init__(self, target: Population, values: ArrayLike) -> None:
         self.target = _population("target", target)
-        self.values = arguments.integers16("values", values)
+        self.values = arguments.integers16("values", values).copy()
         if self.values.ndim not in (1, 2) or (self.values.ndim == 2 and len(self.values) != target.count):
             raise ValueError(
                 f"values must have shape (steps,) or ({target.count}, steps), one row for each neuron of the "
@@ -93,7 +93,7 @@ class Currents:
         self.constants = population._backend.upload(np.atleast_1d(total).astype("<i2"))
         self.neuron_stride = values.shape[-1] if values.ndim == 2 else 0
         self.step_count = values.shape[-1]
-        self.values = population._backend.upload(np.array(values, "<i2"))
+        self.values = population._backend.upload(values)
 
 
 def drive_step(

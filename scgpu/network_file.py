@@ -127,7 +127,7 @@ class _Reader:
         header = self._contents.header
         populations = [self._population(*one) for one in enumerate(header["populations"])]
         sources = [self._source(*one) for one in enumerate(header["sources"])]
-        ends = {"populations": populations, "sources": sources}
+        ends: dict[str, Sequence[Any]] = {"populations": populations, "sources": sources}
         projections = [self._projection(place, one, ends) for place, one in enumerate(header["projections"])]
         inputs = [self._input(place, one, populations) for place, one in enumerate(header["inputs"])]
         network = SpikingNetwork(populations, projections, inputs, step_seconds=header["step_seconds"])

@@ -117,7 +117,7 @@ def _encode(rng: Rng) -> Case:
         "tail_bits": tail_bits,
         "first_sample": int(rng.choice((0, 5, 2**32 - samples))),
         "first_stream": int(rng.choice((0, 3, 2**32 - streams))),
-        "first_word": int(rng.choice((0, 1, 130, 2**28 - word_count, rng.integers(2**28 - word_count)))),
+        "first_word": int(rng.choice((0, 1, 130, 2**28 - word_count, int(rng.integers(2**28 - word_count))))),
         "threshold_offset": offset,
         "domain": int(_u32(rng, 1)[0]),
         "key_lo": int(_u32(rng, 1)[0]),
@@ -375,7 +375,7 @@ def _drive(rng: Rng) -> Case:
     return make_case("drive", params, inputs)
 
 
-def _rows(rng: Rng, sources: int, targets: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+def _synapses(rng: Rng, sources: int, targets: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Rows of sorted targets, some of them empty, some with a target twice."""
     lengths = rng.integers(0, 2 * targets, sources) * (rng.random(sources) < 0.8)
     lengths[0] = max(lengths[0], 1)
@@ -386,7 +386,7 @@ def _rows(rng: Rng, sources: int, targets: int) -> tuple[NDArray[np.uint32], NDA
 def _propagate(rng: Rng) -> Case:
     sources, targets = (int(rng.choice((1, 2, 7, 33, 64, 200))) for _ in range(2))
     dense = int(rng.integers(2))
-    rows, columns = _rows(rng, sources, targets)
+    rows, columns = _synapses(rng, sources, targets)
     begin = int(rng.choice((0, 0, targets // 3)))
     params = {
         "source_count": sources,

@@ -121,7 +121,7 @@ class Projection:
         self._host_targets = np.zeros(0, "<u4") if targets is None else targets
         upload = target._backend.upload
         self._rows, self._targets = upload(self._host_rows), upload(self._host_targets)
-        self._weights = upload(given.copy())
+        self._weights = upload(given if plasticity is None else given.copy())
         # Plastic synapses are looked at one by one, whoever their source is.
         owners = np.repeat(np.arange(source.count, dtype="<u4"), np.diff(self._host_rows)) if rows is not None else None
         self._sources = upload(owners if plasticity is not None and owners is not None else np.zeros(0, "<u4"))
@@ -153,7 +153,7 @@ class Projection:
                 raise ValueError(f"weights.data must have one number for each index, {targets.size}; got {given.shape}")
         if given.size >= 2**32:
             raise TooLargeError(f"{given.size:,} synapses; a projection has at most 2**32 - 1: split the population")
-        return rows, targets, np.asarray(given.reshape(-1), "<i2")
+        return rows, targets, np.array(given.reshape(-1), "<i2")
 
     @property
     def weights(self) -> NDArray[np.int16]:
@@ -171,8 +171,9 @@ class Projection:
             return np.bincount(self._host_targets, minlength=count).astype(np.int64) * 2**15
         sizes = np.abs(self._initial.astype(np.int32))
         if self.dense:
-            return sizes.reshape(-1, count).sum(axis=0, dtype=np.int64)
-        return np.bincount(self._host_targets, weights=sizes, minlength=count).astype(np.int64)
+            return np.asarray(sizes.reshape(-1, count).sum(axis=0, dtype=np.int64))
+        sums: NDArray[np.int64] = np.bincount(self._host_targets, weights=sizes, minlength=count).astype(np.int64)
+        return sums
 
     def reset(self) -> None:
         """Back to the weights given at the start."""

@@ -39,6 +39,7 @@ SEGMENT_BYTES = 1 << 26  # of records of a segment
 PENDING = 4  # segments whose records are on their way
 
 Input = ConstantCurrent | CurrentArray | PoissonInput
+INPUTS = (ConstantCurrent, CurrentArray, PoissonInput)
 
 
 class Cells:
@@ -311,18 +312,16 @@ class SpikingNetwork:
 
     def _require_parts(self) -> None:
         """Refuse what does not belong together."""
-        for name, parts, kind in (
-            ("populations", self.populations, Population),
-            ("projections", self.projections, Projection),
-            ("inputs", self.inputs, Input),
+        for name, parts, kinds in (
+            ("populations", self.populations, (Population,)),
+            ("projections", self.projections, (Projection,)),
+            ("inputs", self.inputs, INPUTS),
         ):
             for index, part in enumerate(parts):
-                if not isinstance(part, kind):
-                    wanted = (
-                        "a ConstantCurrent, CurrentArray or PoissonInput" if kind is Input else f"a {kind.__name__}"
-                    )  # type: ignore[attr-defined]
-                    raise TypeError(f"{name}[{index}] must be {wanted}; got {type(part).__name__}")
-                if parts.index(part) != index:
+                if not isinstance(part, kinds):
+                    wanted = " or ".join(kind.__name__ for kind in kinds)
+                    raise TypeError(f"{name}[{index}] must be a {wanted}; got {type(part).__name__}")
+                if any(other is part for other in parts[:index]):
                     raise ValueError(f"{name}[{index}] is there twice; give it once")
         if not self.populations:
             raise ValueError("populations must not be empty")
@@ -352,12 +351,13 @@ class SpikingNetwork:
     def _require_sums(self) -> None:
         """Refuse weights that could overflow the sum of one neuron and step."""
         for population in self.populations:
-            most = sum(one.largest_sums() for one in self.projections if one.target is population)
-            most += sum(
-                abs(one.weight) * one.thresholds.size
-                for one in self.inputs
-                if isinstance(one, PoissonInput) and one.target is population
-            )
+            most = np.zeros(population.count, np.int64)
+            for one in self.projections:
+                if one.target is population:
+                    most += one.largest_sums()
+            for source in self.inputs:
+                if isinstance(source, PoissonInput) and source.target is population:
+                    most += abs(source.weight) * source.thresholds.size
             largest = int(np.max(most))
             if largest >= 2**31 - 2**17:
                 raise ValueError(
@@ -655,6 +655,7 @@ class _Run:
 
     def _counts(self, population: Population, words: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
         if words is not None:
-            return np.bitwise_count(words).sum(axis=1, dtype=np.uint64)
+            counted: NDArray[np.uint64] = np.bitwise_count(words).sum(axis=1, dtype=np.uint64)
+            return counted
         (counts,) = self.network._backend.execute([], [self.network._cells[population].counts])
-        return counts.astype(np.uint64)
+        return np.asarray(counts, np.uint64)
