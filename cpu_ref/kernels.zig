@@ -15,6 +15,7 @@ pub const table: abi.Table = .{
     .unpack = &@import("unpack.zig").unpack,
     .activation = &@import("activation.zig").activation,
     .lif = &@import("lif.zig").lif,
+    .poisson = &@import("poisson.zig").poisson,
 };
 
 comptime {

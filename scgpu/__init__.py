@@ -21,6 +21,7 @@ from scgpu.neuron import FixedPointLif, lif_step
 from scgpu.pack import pack
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
+from scgpu.poisson import PoissonInput
 from scgpu.profile import Profile, profile
 from scgpu.synapse import StdpSynapse
 from scgpu.threads import num_threads, set_num_threads
@@ -37,6 +38,7 @@ __all__ = [
     "NativeLibraryError",
     "Network",
     "Pending",
+    "PoissonInput",
     "Profile",
     "ScgpuError",
     "StdpSynapse",

@@ -551,6 +551,29 @@ OPS: dict[str, Op] = {
             legal=lambda params, variant: LIF_VARIANTS.index(variant) == _lif_variant(params),
             stream_bits="neuron_count * step_count",
         ),
+        Op(
+            "poisson",
+            params=(
+                "neuron_count",
+                "block_begin",
+                "block_end",
+                "step_offset",
+                "step_count",
+                "slot_count",
+                "domain",
+                "key_lo",
+                "key_hi",
+                "weight",
+                "entry_count",
+            ),
+            buffers=(
+                Buffer("clock", "u32", "in", "1"),
+                Buffer("thresholds", "u32", "in", "entry_count"),
+                Buffer("inbox", "i32", "inout", "slot_count * neuron_count"),
+            ),
+            work_items="block_end - block_begin",
+            **_MULTIPLY_WIDE,
+        ),
     )
 }
 

@@ -117,7 +117,7 @@ def _encode(rng: Rng) -> Case:
         "tail_bits": tail_bits,
         "first_sample": int(rng.choice((0, 5, 2**32 - samples))),
         "first_stream": int(rng.choice((0, 3, 2**32 - streams))),
-        "first_word": int(rng.choice((0, 1, 130, 2**28 - word_count, rng.integers(2**28 - word_count)))),
+        "first_word": int(rng.choice((0, 1, 130, 2**28 - word_count, int(rng.integers(2**28 - word_count))))),
         "threshold_offset": offset,
         "domain": int(_u32(rng, 1)[0]),
         "key_lo": int(_u32(rng, 1)[0]),
@@ -324,6 +324,37 @@ def _lif(rng: Rng) -> Case:
     return make_case("lif", params, {**inputs, "parameters": table, "counts": _u32(rng, neurons)})
 
 
+def _poisson(rng: Rng) -> Case:
+    neurons, slots = int(rng.choice((1, 2, 3, 4, 5, 100, 127, 128, 129, 700))), int(rng.choice((1, 2, 3, 16, 65)))
+    begin, end = (int(i) for i in sorted(rng.choice(-(-neurons // 4) + 1, 2, replace=False)))
+    if rng.random() < 0.5:
+        begin, end = 0, -(-neurons // 4)
+    entries = int(rng.choice((1, 2, 3, 7, 8, 21, 300, 1300)))
+    # at random, with equal ones and the ends of the range among them, or crowded in its middle
+    thresholds = rng.choice(np.concatenate([np.array(THRESHOLDS, np.uint32), _u32(rng, 50)]), entries)
+    if rng.random() < 0.5:
+        thresholds = np.uint32(1 << 31) + (_u32(rng, entries) >> np.uint32(rng.integers(2, 32)))
+    params = {
+        "neuron_count": neurons,
+        "block_begin": begin,
+        "block_end": end,
+        "step_offset": int(rng.choice((0, 5, 64))),
+        "step_count": int(rng.choice((1, 2, 15, 64))),
+        "slot_count": slots,
+        "domain": int(_u32(rng, 1)[0]),
+        "key_lo": int(_u32(rng, 1)[0]),
+        "key_hi": int(_u32(rng, 1)[0]),
+        "weight": int(_i16(rng, 1)[0] | 1) & 0xFFFF_FFFF,
+        "entry_count": entries,
+    }
+    inputs: dict[str, NDArray[Any]] = {
+        "clock": rng.choice(np.array((0, 1, 2**32 - 200, int(_u32(rng, 1)[0])), np.uint32), 1),
+        "thresholds": np.sort(thresholds),
+        "inbox": _u32(rng, slots * neurons).view(np.int32) >> np.int32(rng.choice((0, 16))),
+    }
+    return make_case("poisson", params, inputs)
+
+
 MAKERS: dict[str, Callable[[Rng], Case]] = {
     "philox": _philox,
     "encode": _encode,
@@ -336,6 +367,7 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "unpack": _unpack,
     "activation": _activation,
     "lif": _lif,
+    "poisson": _poisson,
 }
 
 
