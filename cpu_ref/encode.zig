@@ -15,7 +15,7 @@ const philox = @import("philox.zig");
 
 const lanes = philox.lanes;
 const Lanes = philox.Lanes;
-const Halves = @Vector(2 * lanes, u32);
+const Halves = philox.Halves;
 const rounds = 10;
 const always = 0xffff_ffff;
 const all_ones: u64 = 0xffff_ffff_ffff_ffff;
@@ -30,19 +30,6 @@ const chunk_words = 128;
 
 inline fn load(array: []const u64, index: usize) Lanes {
     return array[index..][0..lanes].*;
-}
-
-/// The lower halves of `even` and of `odd`, interleaved: 32-bit words 2w and 2w + 1.
-inline fn joined(even: Lanes, odd: Lanes) Lanes {
-    const pattern = comptime pattern: {
-        var indices: [2 * lanes]i32 = undefined;
-        for (0..lanes) |i| {
-            indices[2 * i] = 2 * i;
-            indices[2 * i + 1] = ~@as(i32, 2 * i);
-        }
-        break :pattern indices;
-    };
-    return @bitCast(@shuffle(u32, @as(Halves, @bitCast(even)), @as(Halves, @bitCast(odd)), pattern));
 }
 
 /// Compare draws, the most significant first, with as many bits of thresholds.
@@ -310,7 +297,7 @@ const Tile = struct {
             }
             var draws: [4 * blocks]Lanes = undefined;
             var bits: [4 * blocks]Lanes = undefined;
-            inline for (&draws, 0..) |*draw, k| draw.* = joined(chains[k / 4][0][k % 4], chains[k / 4][1][k % 4]);
+            inline for (&draws, 0..) |*draw, k| draw.* = philox.joined(chains[k / 4][0][k % 4], chains[k / 4][1][k % 4]);
             inline for (&bits, 0..) |*bit, k| {
                 if (straddling) {
                     const rest = @as(Halves, @bitCast(load(&tile.words.threshold, position))) << @splat(k);

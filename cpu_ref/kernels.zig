@@ -19,6 +19,7 @@ pub const table: abi.Table = .{
     .propagate = &@import("propagate.zig").propagate,
     .trace = &@import("trace.zig").trace,
     .stdp = &@import("stdp.zig").stdp,
+    .poisson = &@import("poisson.zig").poisson,
 };
 
 comptime {

@@ -16,6 +16,9 @@ pub const lanes = std.simd.suggestVectorLength(u64) orelse 2;
 /// read the lower halves alone, and are the one instruction that widens.
 pub const Lanes = @Vector(lanes, u64);
 
+/// Their halves, the lower one first.
+pub const Halves = @Vector(2 * lanes, u32);
+
 pub const low: Lanes = @splat(0xffff_ffff);
 const half: @Vector(lanes, u6) = @splat(32);
 
@@ -43,6 +46,19 @@ pub inline fn round(comptime chains: usize, c: *[chains][4]Lanes, key: [2]Lanes)
             product_0,
         };
     }
+}
+
+/// The lower halves of `even` and of `odd`, interleaved: 32-bit words 2w and 2w + 1.
+pub inline fn joined(even: Lanes, odd: Lanes) Lanes {
+    const pattern = comptime pattern: {
+        var indices: [2 * lanes]i32 = undefined;
+        for (0..lanes) |i| {
+            indices[2 * i] = 2 * i;
+            indices[2 * i + 1] = ~@as(i32, 2 * i);
+        }
+        break :pattern indices;
+    };
+    return @bitCast(@shuffle(u32, @as(Halves, @bitCast(even)), @as(Halves, @bitCast(odd)), pattern));
 }
 
 pub fn philox(call: *const abi.Philox) callconv(.c) void {

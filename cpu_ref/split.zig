@@ -336,3 +336,24 @@ pub const stdp = struct {
         return p;
     }
 };
+
+pub const poisson = struct {
+    /// Blocks of 4 neurons in a unit: a multiple of what vectors of every tier hold together.
+    const unit = 32;
+
+    fn blocks(call: *const abi.Poisson) u64 {
+        return call.block_end -| call.block_begin;
+    }
+    pub fn units(call: *const abi.Poisson) u64 {
+        return (blocks(call) + unit - 1) / unit;
+    }
+    pub fn nanoseconds(call: *const abi.Poisson) u64 {
+        return blocks(call) *| call.step_count *| (16 + @as(u64, call.entry_count)) / 16;
+    }
+    pub fn part(call: *const abi.Poisson, begin: u64, end: u64) abi.Poisson {
+        var p = call.*;
+        p.block_begin = @intCast(call.block_begin + begin * unit);
+        p.block_end = @intCast(@min(call.block_begin + end * unit, call.block_end));
+        return p;
+    }
+};

@@ -24,6 +24,7 @@ from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
 from scgpu.poisson import PoissonInput
 from scgpu.population import LifParameters, Population
+from scgpu.poisson import PoissonInput
 from scgpu.profile import Profile, profile
 from scgpu.propagate import Projection
 from scgpu.recording import PopulationRecord, Recording
@@ -53,6 +54,7 @@ __all__ = [
     "PoissonInput",
     "Population",
     "PopulationRecord",
+    "PoissonInput",
     "Profile",
     "Projection",
     "Recording",

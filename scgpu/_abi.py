@@ -672,6 +672,29 @@ OPS: dict[str, Op] = {
             work_items="-(-synapse_count // 2)",
             stream_bits="(source_count + target_count) * step_count",
         ),
+        Op(
+            "poisson",
+            params=(
+                "neuron_count",
+                "block_begin",
+                "block_end",
+                "step_offset",
+                "step_count",
+                "slot_count",
+                "domain",
+                "key_lo",
+                "key_hi",
+                "weight",
+                "entry_count",
+            ),
+            buffers=(
+                Buffer("clock", "u32", "in", "1"),
+                Buffer("thresholds", "u32", "in", "entry_count"),
+                Buffer("inbox", "i32", "inout", "slot_count * neuron_count"),
+            ),
+            work_items="block_end - block_begin",
+            **_MULTIPLY_WIDE,
+        ),
     )
 }
 

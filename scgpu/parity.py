@@ -492,6 +492,37 @@ def _stdp(rng: Rng) -> Case:
     return make_case("stdp", params, inputs)
 
 
+def _poisson(rng: Rng) -> Case:
+    neurons, slots = int(rng.choice((1, 2, 3, 4, 5, 100, 127, 128, 129, 700))), int(rng.choice((1, 2, 3, 16, 65)))
+    begin, end = (int(i) for i in sorted(rng.choice(-(-neurons // 4) + 1, 2, replace=False)))
+    if rng.random() < 0.5:
+        begin, end = 0, -(-neurons // 4)
+    entries = int(rng.choice((1, 2, 3, 7, 8, 21, 300, 1300)))
+    # at random, with equal ones and the ends of the range among them, or crowded in its middle
+    thresholds = rng.choice(np.concatenate([np.array(THRESHOLDS, np.uint32), _u32(rng, 50)]), entries)
+    if rng.random() < 0.5:
+        thresholds = np.uint32(1 << 31) + (_u32(rng, entries) >> np.uint32(rng.integers(2, 32)))
+    params = {
+        "neuron_count": neurons,
+        "block_begin": begin,
+        "block_end": end,
+        "step_offset": int(rng.choice((0, 5, 64))),
+        "step_count": int(rng.choice((1, 2, 15, 64))),
+        "slot_count": slots,
+        "domain": int(_u32(rng, 1)[0]),
+        "key_lo": int(_u32(rng, 1)[0]),
+        "key_hi": int(_u32(rng, 1)[0]),
+        "weight": int(_i16(rng, 1)[0] | 1) & 0xFFFF_FFFF,
+        "entry_count": entries,
+    }
+    inputs: dict[str, NDArray[Any]] = {
+        "clock": rng.choice(np.array((0, 1, 2**32 - 200, int(_u32(rng, 1)[0])), np.uint32), 1),
+        "thresholds": np.sort(thresholds),
+        "inbox": _u32(rng, slots * neurons).view(np.int32) >> np.int32(rng.choice((0, 16))),
+    }
+    return make_case("poisson", params, inputs)
+
+
 MAKERS: dict[str, Callable[[Rng], Case]] = {
     "philox": _philox,
     "encode": _encode,
@@ -508,6 +539,7 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "propagate": _propagate,
     "trace": _trace,
     "stdp": _stdp,
+    "poisson": _poisson,
 }
 
 

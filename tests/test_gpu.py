@@ -354,7 +354,7 @@ print("fine")
     assert done.stdout == "fine\n", done.stderr
 
 
-@pytest.mark.parametrize("op", ["philox", "encode", "prefix", "lookup"])
+@pytest.mark.parametrize("op", ["philox", "encode", "prefix", "lookup", "poisson"])
 def test_every_variant_gives_the_same_bits(op: str, gpu: scgpu.Device, oracle: Backend) -> None:
     # those of dense have tests of their own
     backend: Any = backend_of(gpu)

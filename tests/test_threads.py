@@ -96,6 +96,12 @@ def large_cases() -> list[Case]:
             "counts": u32(333),
         }
         made.append(make_case("lif", params, inputs))
+    poisson = {"domain": 3 << 24, "key_lo": 5, "key_hi": 6, "weight": 2**32 - 7, "entry_count": 21}
+    for neurons, steps, slots in ((10_001, 15, 16), (3_003, 9, 4), (40_007, 1, 1)):
+        params = {"neuron_count": neurons, "block_begin": 2, "block_end": -(-neurons // 4), "step_offset": 3}
+        params |= {"step_count": steps, "slot_count": slots, **poisson}
+        inputs = {"clock": u32(1), "thresholds": np.sort(u32(21)), "inbox": rng.integers(0, 9, slots * neurons)}
+        made.append(make_case("poisson", params, inputs))
     params = {"element_count": 70_001, "offset": 5, "full_scale": 2**31, "floor": 0}
     made.append(make_case("activation", params, {"counts": u32(70_001)}))
     return made

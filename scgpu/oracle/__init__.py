@@ -24,6 +24,7 @@ from scgpu.oracle.lif import lif
 from scgpu.oracle.lookup import lookup
 from scgpu.oracle.pack import pack
 from scgpu.oracle.philox import philox
+from scgpu.oracle.poisson import poisson
 from scgpu.oracle.prefix import prefix
 from scgpu.oracle.propagate import propagate
 from scgpu.oracle.stdp import stdp
@@ -32,23 +33,7 @@ from scgpu.oracle.unpack import unpack
 
 KERNELS: dict[str, Any] = {
     kernel.__name__: kernel
-    for kernel in (
-        philox,
-        encode,
-        dense,
-        prefix,
-        lookup,
-        count,
-        bitwise,
-        pack,
-        unpack,
-        activation,
-        lif,
-        drive,
-        propagate,
-        trace,
-        stdp,
-    )
+    for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, pack, unpack, activation, lif, poisson)
 }
 
 
