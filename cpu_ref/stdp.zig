@@ -8,7 +8,8 @@
 //! Layout:    the spike of step k is bit first_bit + k of a neuron's word; traces have a row for each
 //!            step, the inbox one for each slot; synapse s joins sources[s] and targets[s], or where
 //!            dense is 1 source s / target_count and target s % target_count
-//! Limits:    first_bit + step_count is at most 64; traces have 16 bits, so that no product passes 32
+//! Limits:    first_bit + step_count is at most 64, delay at most slot_count; traces have 16 bits, so
+//!            that no product passes 32
 //! Exactness: integer, sums wrap; equals shaders/stdp.wgsl bit for bit
 
 const std = @import("std");
@@ -90,6 +91,7 @@ const Learning = struct {
     }
 
     /// The synapses `begin` .. `end` of one source; dense ones lead to the targets from 0 on.
+    /// Most sources neither fire nor have a trace left: of their synapses the weights alone are looked at.
     fn row(learning: *const Learning, source: usize, begin: usize, end: usize, comptime dense: bool) void {
         const call = learning.call;
         const word = call.source_words[call.source_word_begin + source * call.source_word_stride];

@@ -670,6 +670,7 @@ OPS: dict[str, Op] = {
                 Buffer("inbox", "i32", "inout", "slot_count * target_count", wgsl="atomic<i32>"),
             ),
             work_items="-(-synapse_count // 2)",
+            specialised={"all_pairs": "dense"},
             stream_bits="(source_count + target_count) * step_count",
         ),
         Op(

@@ -105,7 +105,8 @@ def stdp_step(
     weights : buffer of i16, ``synapse_count`` elements
         The weights before the interval, and after the call those after it.
     inbox : buffer of i32, ``slot_count`` * ``target_count`` elements
-        A spike of the source in step t adds the weight to row (t + ``delay``) % ``slot_count``.
+        A spike of the source in step t adds the weight to row (t + ``delay``) % ``slot_count``;
+        ``delay`` is at most ``slot_count``.
     """
     params = {
         "source_count": source_count,

@@ -10,12 +10,15 @@
 //            step, the inbox one for each slot; synapse s joins sources[s] and targets[s], or where
 //            dense is 1 source s / target_count and target s % target_count
 // Padding:   the half of the last 32 bits that is no weight stays as it is
-// Limits:    first_bit + step_count is at most 64; traces have 16 bits, so that no product passes 32
+// Limits:    first_bit + step_count is at most 64, delay at most slot_count; traces have 16 bits, so
+//            that no product passes 32
 // Exactness: integer, sums wrap; equals cpu_ref/stdp.zig bit for bit
 #import abi
 #import grid
 
 override wg_size: u32 = 64u;
+/// The boundary's `dense`, fixed when the pipeline is made: divisions are slow.
+override all_pairs: bool = false;
 
 /// 64 bits of which the lowest `count` are set.
 fn lowest(count: u32) -> vec2<u32> {
@@ -24,45 +27,16 @@ fn lowest(count: u32) -> vec2<u32> {
     return vec2(low, select(high, 0u, count <= 32u));
 }
 
-/// The weight of a synapse after all steps.
-fn learn(synapse: u32, initial: i32) -> i32 {
-    var source: u32;
-    var destination: u32;
-    if (params.dense != 0u) {
-        source = synapse / params.target_count;
-        destination = synapse % params.target_count;
-    } else {
-        source = sources[synapse];
-        destination = targets[synapse];
+/// Source and target of a synapse.
+fn ends_of(synapse: u32) -> vec2<u32> {
+    if (all_pairs) {
+        return vec2(synapse / params.target_count, synapse % params.target_count);
     }
-    let interval = lowest(params.first_bit + params.step_count) & ~lowest(params.first_bit);
-    let pre = source_words[params.source_word_begin + source * params.source_word_stride] & interval;
-    let post = target_words[params.target_word_begin + destination] & interval;
-    let unused = 32u - params.data_width;
-    let first_slot = (clock[0] + params.step_offset) % params.slot_count + params.delay % params.slot_count;
+    return vec2(sources[synapse], targets[synapse]);
+}
 
-    var weight = initial;
-    var events = pre | post;
-    while (any(events != vec2(0u))) {
-        let half = select(0u, 1u, events.x == 0u);
-        let bit = countTrailingZeros(events[half]);
-        let step = 32u * half + bit - params.first_bit;
-        let one = select(vec2(0u, 1u << bit), vec2(1u << bit, 0u), half == 0u);
-        events &= ~one;
-        if (any((post & one) != vec2(0u))) {
-            let gain = source_traces[step * params.source_count + source] * i32(params.a_plus) >> params.fraction;
-            weight = min(weight + gain, i32(params.w_max));
-        } else {
-            let loss = target_traces[step * params.target_count + destination] * i32(params.a_minus) >> params.fraction;
-            weight = max(weight - loss, i32(params.w_min));
-        }
-        weight = (weight << unused) >> unused;
-        if (any((pre & one) != vec2(0u))) {
-            let slot = (first_slot + step) % params.slot_count;
-            atomicAdd(&inbox[slot * params.target_count + destination], weight);
-        }
-    }
-    return weight;
+fn source_spikes(source: u32) -> vec2<u32> {
+    return source_words[params.source_word_begin + source * params.source_word_stride];
 }
 
 @compute @workgroup_size(wg_size)
@@ -72,17 +46,52 @@ fn stdp(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let item = workgroup_index(workgroup, grid) * wg_size + lane;
+    let first = 2u * item;
     if (item >= (params.synapse_count + 1u) / 2u) {
         return;
     }
-    let pair = weights[item];
-    var learnt = pair;
-    for (var side = 0u; side < 2u && 2u * item + side < params.synapse_count; side++) {
-        let shift = 16u * side;
-        let weight = learn(2u * item + side, i32(pair << (16u - shift)) >> 16u);
-        learnt = (learnt & ~(0xffffu << shift)) | (u32(weight) & 0xffffu) << shift;
+    // Behind the last synapse stands itself again, without any event.
+    let alone = first + 1u == params.synapse_count;
+    let ends = vec4(ends_of(first), ends_of(select(first + 1u, first, alone)));
+    let steps = lowest(params.first_bit + params.step_count) & ~lowest(params.first_bit);
+    let second_steps = select(steps, vec2(0u), alone);
+    // The halves of the words of both synapses.
+    let pre = vec4(source_spikes(ends.x) & steps, source_spikes(ends.z) & second_steps);
+    let post = vec4(
+        target_words[params.target_word_begin + ends.y] & steps,
+        target_words[params.target_word_begin + ends.w] & second_steps,
+    );
+    var events = pre | post;
+    if (all(events == vec4(0u))) {
+        return;
     }
-    if (learnt != pair) {
-        weights[item] = learnt;
+    let unused = 32u - params.data_width;
+    var pair = weights[item];
+    // One loop for both: software adapters run a body once more than it has events.
+    while (any(events != vec4(0u))) {
+        let half = select(select(select(3u, 2u, events.z != 0u), 1u, events.y != 0u), 0u, events.x != 0u);
+        let bit = countTrailingZeros(events[half]);
+        events[half] &= events[half] - 1u;
+        let side = half / 2u;
+        let source = ends[2u * side];
+        let destination = ends[2u * side + 1u];
+        let step = 32u * (half % 2u) + bit - params.first_bit;
+        var weight = i32(pair << (16u - 16u * side)) >> 16u;
+        if ((post[half] >> bit & 1u) != 0u) {
+            let gain = source_traces[step * params.source_count + source] * i32(params.a_plus) >> params.fraction;
+            weight = min(weight + gain, i32(params.w_max));
+        } else {
+            let loss = target_traces[step * params.target_count + destination] * i32(params.a_minus) >> params.fraction;
+            weight = max(weight - loss, i32(params.w_min));
+        }
+        weight = (weight << unused) >> unused;
+        if ((pre[half] >> bit & 1u) != 0u) {
+            // t + delay itself may pass 32 bits.
+            let arrival = (clock[0] + params.step_offset + step) % params.slot_count + params.delay;
+            let slot = arrival - select(0u, params.slot_count, arrival >= params.slot_count);
+            atomicAdd(&inbox[slot * params.target_count + destination], weight);
+        }
+        pair = (pair & ~(0xffffu << (16u * side))) | (u32(weight) & 0xffffu) << (16u * side);
     }
+    weights[item] = pair;
 }

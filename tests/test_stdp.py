@@ -173,6 +173,31 @@ def test_stdp_does_not_depend_on_the_cuts(
 
 
 @pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(
+    ("weight", "learnt", "rule"),
+    [
+        (300, 200, PairStdp(w_max=200)),
+        (200, 200, PairStdp(w_max=200)),
+        (-300, -300, PairStdp(w_max=200)),
+        (20, 4, PairStdp(w_max=200, data_width=4)),
+        (-20, -4, PairStdp(w_max=200, data_width=4)),
+        (-100, -4, PairStdp(w_min=-200, w_max=-100, data_width=5)),
+    ],
+)
+def test_stdp_cuts_weights_of_sources_without_a_trace(
+    weight: int, learnt: int, rule: PairStdp, dense: bool, chosen: scgpu.Device
+) -> None:
+    for count in (1, 150):  # one weight among others, and all of them
+        weights = np.ones(150, np.int16) if rule.w_max > 0 else np.full(150, -5, np.int16)
+        weights[-count:] = weight
+        synapses = Synapses(np.zeros(150, np.int64), np.arange(150), weights, dense)
+        spikes = np.zeros((2, 1), np.bool_), np.zeros((2, 150), np.bool_)
+        spikes[1][1, 149] = True
+        found, arrived = run(chosen, rule, synapses, spikes, 1, [0, 2])
+        assert found[149] == learnt and np.array_equal(found[:149], weights[:149]) and not arrived.any()
+
+
+@pytest.mark.parametrize("dense", [False, True])
 def test_stdp_of_more_targets_than_a_filter_has_bits(dense: bool, chosen: scgpu.Device, oracle: Backend) -> None:
     # the Zig kernel marks 2**18 targets that fired; those beyond share their marks
     targets = 2**18 + 777

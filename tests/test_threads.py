@@ -102,8 +102,40 @@ def large_cases() -> list[Case]:
         params |= {"step_count": steps, "slot_count": slots, **poisson}
         inputs = {"clock": u32(1), "thresholds": np.sort(u32(21)), "inbox": rng.integers(0, 9, slots * neurons)}
         made.append(make_case("poisson", params, inputs))
+    made += plastic_cases(rng)
     params = {"element_count": 70_001, "offset": 5, "full_scale": 2**31, "floor": 0}
     made.append(make_case("activation", params, {"counts": u32(70_001)}))
+    return made
+
+
+def plastic_cases(rng: np.random.Generator) -> list[Case]:
+    """Calls of trace and stdp, synapses of the same targets in all parts."""
+
+    def spikes(count: int) -> np.ndarray[Any, Any]:
+        return np.where(rng.random(count) < 0.3, rng.integers(0, 2**64, count, dtype=np.uint64), np.uint64(0))
+
+    rule = {"data_width": 14, "fraction": 8}
+    trace = {"step_count": 20, "first_bit": 9, "word_begin": 5, "word_stride": 2, **rule, "amplitude": 70, "decay": 250}
+    params = {"neuron_count": 20_001, **trace, "trace_stride": 20_001}
+    made = [make_case("trace", params, {"words": spikes(40_006), "state": np.zeros(20_001)})]
+    for dense in (0, 1):
+        synapses = 301 * 333 if dense else 100_001
+        params = {"source_count": 301, "target_count": 333, "synapse_count": synapses, "step_offset": 3}
+        params |= {"step_count": 9, "first_bit": 40, "source_word_begin": 2, "source_word_stride": 3}
+        params |= {"target_word_begin": 1, "delay": 4, "slot_count": 12, **rule, "a_plus": 90, "a_minus": 70}
+        params |= {"w_min": 0, "w_max": 900, "dense": dense}
+        inputs: dict[str, Any] = {
+            "clock": np.array([77]),
+            "source_words": spikes(2 + 300 * 3 + 1),
+            "target_words": spikes(334),
+            "source_traces": rng.integers(0, 500, 9 * 301),
+            "target_traces": rng.integers(0, 500, 9 * 333),
+            "sources": np.sort(rng.integers(0, 301, 0 if dense else synapses)),
+            "targets": rng.integers(0, 333, 0 if dense else synapses),
+            "weights": rng.integers(0, 900, synapses),
+            "inbox": rng.integers(0, 900, 12 * 333),
+        }
+        made.append(make_case("stdp", params, inputs))
     return made
 
 
