@@ -22,6 +22,7 @@ from scgpu.pack import pack
 from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
 from scgpu.profile import Profile, profile
+from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
 from scgpu.recording import PopulationRecord, Recording
 from scgpu.synapse import StdpSynapse
 from scgpu.threads import num_threads, set_num_threads
@@ -55,6 +56,10 @@ __all__ = [
     "num_threads",
     "pack",
     "philox4x32",
+    "plot_raster",
+    "plot_rates",
+    "plot_recording",
+    "plot_voltages",
     "popcount",
     "problems",
     "profile",
