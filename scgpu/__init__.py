@@ -27,6 +27,7 @@ from scgpu.population import LifParameters, Population
 from scgpu.poisson import PoissonInput
 from scgpu.profile import Profile, profile
 from scgpu.propagate import Projection
+from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
 from scgpu.recording import PopulationRecord, Recording
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
@@ -74,6 +75,10 @@ __all__ = [
     "num_threads",
     "pack",
     "philox4x32",
+    "plot_raster",
+    "plot_rates",
+    "plot_recording",
+    "plot_voltages",
     "popcount",
     "problems",
     "profile",

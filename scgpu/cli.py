@@ -1,4 +1,4 @@
-"""The command line: ``scgpu info``, ``scgpu demo``, ``scgpu parity``, ``scgpu tune``, ``scgpu bench``."""
+"""The command line: ``scgpu info``, ``demo``, ``parity``, ``bench``, ``raster``, ``tune``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from scgpu import bench, demo, info, parity, tune
+from scgpu import bench, demo, info, parity, raster, tune
 from scgpu._version import __version__
 from scgpu.errors import ScgpuError
 
@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "demo": (demo, "classify real handwritten digits and prove the bits equal on every device"),
     "parity": (parity, "compare every operation on every device of this machine with the oracle"),
     "bench": (bench, "measure speeds beside peers and the machine's own ceilings"),
+    "raster": (raster, "draw a recording of a spiking network: spikes, population rates, membrane potentials"),
     "tune": (tune, "measure the variants of the shaders on the GPU adapters and remember the fastest"),
 }
 

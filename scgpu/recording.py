@@ -213,25 +213,32 @@ class PopulationRecord:
         ones = np.diff(_ones_before(words, edges))
         return np.asarray(ones / (self.count * np.diff(edges)))
 
-    def cv_isi(self) -> NDArray[np.float64]:
+    def cv_isi(self, *, neurons: ArrayLike | None = None) -> NDArray[np.float64]:
         """Coefficient of variation of each neuron's intervals between spikes.
 
         Their standard deviation over their mean: 0 for a clock, about 1 for a Poisson process of low rate.
 
+        Parameters
+        ----------
+        neurons : array_like of int, optional
+            Only these neurons, each given once (default: all).
+
         Returns
         -------
-        ndarray of float64, shape (count,)
+        ndarray of float64, shape (count,) or that of ``neurons``
             NaN for a neuron of fewer than 3 spikes.
 
         Raises
         ------
         ValueError
-            Spikes were not recorded.
+            Spikes were not recorded; neurons that the record has not.
         """
         words = self._recorded_words()
-        found = np.full(self.count, np.nan)
+        if neurons is not None:
+            words = words[self._neurons(neurons)]
+        found = np.full(len(words), np.nan)
         piece = max(1, PIECE_WORDS // max(1, words.shape[1]))
-        for begin in range(0, self.count, piece):
+        for begin in range(0, len(words), piece):
             rows, steps = _ones(words[begin : begin + piece])
             same = rows[1:] == rows[:-1]
             owner, intervals = rows[1:][same], np.diff(steps)[same]
@@ -286,22 +293,32 @@ class PopulationRecord:
 
 
 def _ones_before(words: NDArray[np.uint64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ones of all rows together that lie below each of some bits, in order, of which the last is a row's end or less.
-
-    Only words are counted, so that it takes about as long for sparse spikes as for dense ones.
-    """
+    """Ones of all rows together that lie below each of some bits, which are given in order."""
     first = int(edges[0]) // 64
     words = words[:, first : -(-int(edges[-1]) // 64)]
-    columns, offsets = edges // 64 - first, (edges % 64).astype(np.uint64)
-    below = (np.uint64(1) << offsets) - np.uint64(1)
-    whole, part = np.zeros(words.shape[1] + 1, np.int64), np.zeros(len(edges), np.int64)
-    cut = np.minimum(columns, words.shape[1] - 1)  # an edge at the end of the last word has no bits below it there
-    rows = max(1, PIECE_WORDS // max(words.shape[1], len(edges)))
+    edges = edges - 64 * first
+    width = words.shape[1]
+    if len(edges) > width:
+        return np.append(0, np.cumsum(_ones_at(words)))[edges]
+    below = (np.uint64(1) << (edges % 64).astype(np.uint64)) - np.uint64(1)
+    whole, part = np.zeros(width + 1, np.int64), np.zeros(len(edges), np.int64)
+    cut = np.minimum(edges // 64, width - 1)  # an edge at the end of the last word has no bits below it there
+    rows = max(1, PIECE_WORDS // width)
     for begin in range(0, len(words), rows):
         block = words[begin : begin + rows]
         whole[1:] += np.bitwise_count(block).sum(axis=0, dtype=np.int64)
         part += np.bitwise_count(block[:, cut] & below).sum(axis=0, dtype=np.int64)
-    return np.cumsum(whole)[columns] + part
+    return np.cumsum(whole)[edges // 64] + part
+
+
+def _ones_at(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Ones of all rows together at each bit."""
+    found = np.zeros(64 * words.shape[1], np.int64)
+    rows = min(255, max(1, PIECE_WORDS // words.shape[1]))  # 8 bits hold sums of 255
+    for begin in range(0, len(words), rows):
+        octets = np.ascontiguousarray(words[begin : begin + rows], "<u8").view(np.uint8)
+        found += np.unpackbits(octets, axis=1, bitorder="little").sum(axis=0, dtype=np.uint8)
+    return found
 
 
 class Recording(Mapping[str, PopulationRecord]):

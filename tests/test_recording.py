@@ -88,6 +88,12 @@ def test_large_records_are_looked_at_in_pieces(monkeypatch: pytest.MonkeyPatch) 
         assert np.array_equal(expected, found)
 
 
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 500])
+def test_bins_of_many_neurons_that_all_fire(width: int) -> None:
+    record = record_of(np.ones((600, 500), np.uint8))  # more than 8 bits of spikes at a step
+    assert record.population_rate(width).tolist() == [1.0] * -(-500 // width)
+
+
 def test_cv_isi_known_answers() -> None:
     bits = np.zeros((6, 100), np.uint8)
     bits[1, [5]] = bits[2, [5, 9]] = 1  # too few
@@ -99,6 +105,7 @@ def test_cv_isi_known_answers() -> None:
     assert cv[3] == 0.0 and cv[4] == 0.5
     assert cv[5] == pytest.approx(np.std([1, 1, 97]) / 33, rel=1e-15)
     assert record_of(np.zeros((0, 10), np.uint8)).cv_isi().shape == (0,)
+    assert record_of(bits).cv_isi(neurons=[4, 3]).tolist() == [0.5, 0.0]
 
 
 def test_cv_isi_of_random_spikes_is_that_of_a_geometric_distribution() -> None:
