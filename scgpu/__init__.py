@@ -24,7 +24,6 @@ from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending
 from scgpu.poisson import PoissonInput
 from scgpu.population import LifParameters, Population
-from scgpu.poisson import PoissonInput
 from scgpu.profile import Profile, profile
 from scgpu.propagate import Projection
 from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
@@ -55,7 +54,6 @@ __all__ = [
     "PoissonInput",
     "Population",
     "PopulationRecord",
-    "PoissonInput",
     "Profile",
     "Projection",
     "Recording",

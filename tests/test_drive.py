@@ -68,6 +68,6 @@ def test_drive_parity(chosen: scgpu.Device, oracle: Backend) -> None:
         (lambda p: Currents(p, [], [scgpu.CurrentArray(p, [1])] * 2), ValueError, "has 2 CurrentArray inputs; add"),
     ],
 )
-def test_currents_refuse(make: Any, error: type[Exception], text: str) -> None:
+def test_drive_rejects(make: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make(cells())

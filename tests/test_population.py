@@ -49,6 +49,6 @@ def test_state_is_set_fetched_and_reset(chosen: scgpu.Device) -> None:
         (2, PARAMS, "", ValueError, "name must be a string that is not empty, or None; got ''"),
     ],
 )
-def test_population_refuses(n: Any, params: Any, name: Any, error: type[Exception], text: str) -> None:
+def test_population_rejects(n: Any, params: Any, name: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         scgpu.Population(n, params, name=name, device="numpy")

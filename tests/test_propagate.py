@@ -116,7 +116,7 @@ def test_propagate_with_more_than_one_chunk_of_a_row(chosen: scgpu.Device) -> No
         (([0, 1, 1, 1], [0], [1, 2]), ValueError, r"one number for each index, 1; got \(2,\)"),
     ],
 )
-def test_projection_refuses_weights(weights: Any, error: type[Exception], text: str) -> None:
+def test_projection_rejects_weights(weights: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         scgpu.Projection(cells(3), cells(2), weights)
 
@@ -126,7 +126,7 @@ def test_rows_may_begin_lower_than_the_one_before_ended() -> None:
     assert one.synapse_count == 3
 
 
-def test_projection_refuses_other_things() -> None:
+def test_projection_rejects_other_things() -> None:
     source, target = cells(3), cells(2)
     weights = np.zeros((3, 2), int)
     with pytest.raises(TypeError, match="source must be a Population, BernoulliSource or SpikeTrain; got str"):

@@ -74,6 +74,6 @@ def test_one_source_may_have_several_projections(chosen: scgpu.Device) -> None:
         ),
     ],
 )
-def test_sources_refuse(make: Any, error: type[Exception], text: str) -> None:
+def test_sources_reject(make: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make()

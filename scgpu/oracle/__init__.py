@@ -33,7 +33,24 @@ from scgpu.oracle.unpack import unpack
 
 KERNELS: dict[str, Any] = {
     kernel.__name__: kernel
-    for kernel in (philox, encode, dense, prefix, lookup, count, bitwise, pack, unpack, activation, lif, poisson)
+    for kernel in (
+        philox,
+        encode,
+        dense,
+        prefix,
+        lookup,
+        count,
+        bitwise,
+        pack,
+        unpack,
+        activation,
+        lif,
+        poisson,
+        drive,
+        propagate,
+        trace,
+        stdp,
+    )
 }
 
 
