@@ -433,6 +433,63 @@ fn Kernel(comptime groups: usize, comptime high: bool) type {
             return self;
         }
 
+        /// The numbers of every neuron's parameter, from `first` on.
+        inline fn column(call: *const abi.Lif, number: usize, first: usize) [groups]Lanes {
+            const stride: usize = call.parameter_stride;
+            var values: [groups]Lanes = undefined;
+            inline for (0..groups) |g| {
+                const row = call.parameters + number * stride;
+                values[g] = if (stride > 1) row[first + g * lanes ..][0..lanes].* else @splat(row[0]);
+            }
+            return values;
+        }
+
+        /// Bring `width` neurons through up to 64 steps, with nothing recorded but their words, which
+        /// lie side by side: vectors all the way, for calls that are many and short.
+        fn runBlock(call: *const abi.Lif, first: usize) void {
+            var self: Self = undefined;
+            self.fraction = @intCast(call.fraction);
+            self.unused = @intCast(16 - call.data_width);
+            self.unused_difference = @intCast(16 -| 2 * call.data_width);
+            self.leak = column(call, 0, first);
+            self.gain = column(call, 1, first);
+            self.v_rest = column(call, 2, first);
+            self.v_reset = column(call, 3, first);
+            self.v_threshold = column(call, 4, first);
+            const period = column(call, 5, first);
+            const zero: Lanes = @splat(0);
+            var counters: [groups]Lanes = undefined;
+            inline for (0..groups) |g| {
+                if (high) self.leak[g] <<= @splat(@intCast(16 - call.fraction));
+                self.period[g] = @max(period[g], zero);
+                const states: @Vector(2 * lanes, i16) = call.state[2 * (first + g * lanes) ..][0 .. 2 * lanes].*;
+                self.v[g], counters[g] = std.simd.deinterlace(2, states);
+                self.refractory[g] = @max(counters[g], zero);
+            }
+            var drives: [64 * width]i16 = undefined;
+            const drive_stride: usize = if (constant(call)) 0 else width;
+            const inputs = .{ Input.current(call), Input.noise(call) };
+            for (0..if (constant(call)) 1 else call.step_count) |step| {
+                self.fill(inputs, first, width, drives[step * width ..][0..width], call.step_begin + step);
+            }
+            const words = self.advance(&drives, drive_stride, null, call.step_count);
+            const place: @Vector(lanes, u6) = @splat(@intCast(call.first_bit));
+            const earlier: Words = @splat((@as(u64, 1) << @intCast(call.first_bit)) - 1);
+            inline for (0..groups) |g| {
+                const begin = first + g * lanes;
+                const counts = call.counts[begin..][0..lanes];
+                counts.* = @as(@Vector(lanes, u32), counts.*) +% @as(@Vector(lanes, u32), @popCount(words[g]));
+                if (call.record_words != 0) {
+                    const out = call.words[call.word_begin + begin ..][0..lanes];
+                    out.* = (@as(Words, out.*) & earlier) | words[g] << place;
+                }
+                // Counters at or below 0 mean the same, but the one that was given stays.
+                const idle = @min(@select(i16, words[g] != @as(Words, @splat(0)), period[g], counters[g]), zero);
+                const left = @select(i16, self.refractory[g] > zero, self.refractory[g], idle);
+                call.state[2 * begin ..][0 .. 2 * lanes].* = std.simd.interlace(.{ self.v[g], left });
+            }
+        }
+
         /// Bring `count` neurons from `first` on through all steps.
         fn run(call: *const abi.Lif, first: usize, count: usize, past: bool) void {
             var self: Self = load(call, first, count);
@@ -618,17 +675,19 @@ fn takesHigherHalf(call: *const abi.Lif) bool {
 }
 
 fn runAll(comptime high: bool, call: *const abi.Lif, past: bool) void {
+    const recorded = call.record_spikes + call.record_voltages;
+    const short = call.step_count <= 64 and recorded == 0 and (call.record_words == 0 or call.row_words == 1);
     var first: usize = 0;
     while (call.neuron_count - first > 2) {
         const left = call.neuron_count - first;
         // The general kernel has work enough in two vectors, and is long to compile.
         if (high and left > 2 * lanes) {
             const count: usize = @min(left, 4 * lanes);
-            Kernel(4, high).run(call, first, count, past);
+            if (short and count == 4 * lanes) Kernel(4, high).runBlock(call, first) else Kernel(4, high).run(call, first, count, past);
             first += count;
         } else {
             const count: usize = @min(left, 2 * lanes);
-            Kernel(2, high).run(call, first, count, past);
+            if (short and count == 2 * lanes) Kernel(2, high).runBlock(call, first) else Kernel(2, high).run(call, first, count, past);
             first += count;
         }
     }

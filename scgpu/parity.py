@@ -312,7 +312,7 @@ def _lif(rng: Rng) -> Case:
         "record_words": int(rng.integers(2)),
         "word_begin": int(rng.integers(3)),
         "first_bit": first_bit,
-        "row_words": -(-steps // 64) + 2 + int(rng.integers(2)),
+        "row_words": 1 if steps <= 64 and rng.random() < 0.4 else -(-steps // 64) + 2 + int(rng.integers(2)),
         "record_begin": record_begin,
         "record_spikes": int(rng.integers(2)),
         "spike_stride": record_begin + steps + int(rng.integers(3)),

@@ -76,7 +76,7 @@ class Population:
     >>> cells = scgpu.Population(3, scgpu.LifParameters(leak_k=20, gain_k=256), name="cells", device="cpu")
     >>> network = scgpu.SpikingNetwork([cells], inputs=[scgpu.ConstantCurrent(cells, [0, 60, 120])])
     >>> network.run(100, record="counts")["cells"].counts.tolist()
-    [0, 11, 20]
+    [0, 14, 20]
     """
 
     def __init__(
