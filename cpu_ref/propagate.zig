@@ -13,11 +13,13 @@ const abi = @import("abi.zig");
 
 const lanes = std.simd.suggestVectorLength(i32) orelse 4;
 
-/// Spikes that are collected before their rows are walked, so that the rows ahead are on their way.
-const batch = 64;
+/// Spikes that are collected before their rows are walked: by step, so that one slot of the inbox stays
+/// near, with the rows ahead on their way.
+const batch = 512;
 const ahead = 2;
+const prefetched_lines = 8;
 
-const Spike = struct { begin: usize, end: usize, slot: [*]i32 };
+const Spike = struct { begin: usize, end: usize };
 
 /// The synapses of a source to the targets of this call.
 fn rowOf(call: *const abi.Propagate, source: usize) struct { usize, usize } {
@@ -40,49 +42,64 @@ fn lowerBound(targets: []const u32, least: u32) usize {
     }.compare);
 }
 
-fn deliver(call: *const abi.Propagate, spikes: []const Spike) void {
+/// Bring the beginning of a row near; the rest follows it by itself.
+inline fn prefetch(call: *const abi.Propagate, spike: Spike) void {
+    inline for (0..prefetched_lines) |line| {
+        if (line % 2 == 0) @prefetch(call.weights + spike.begin + 32 * (line / 2), .{});
+        if (call.dense == 0) @prefetch(call.targets + spike.begin + 16 * line, .{});
+    }
+}
+
+/// Add the rows of some spikes to a slot of the inbox.
+fn deliver(call: *const abi.Propagate, spikes: []const Spike, slot: [*]i32) void {
     for (spikes, 0..) |spike, index| {
-        if (index + ahead < spikes.len) {
-            const next = spikes[index + ahead];
-            @prefetch(call.weights + next.begin, .{});
-            if (call.dense == 0) @prefetch(call.targets + next.begin, .{});
-        }
+        if (index + ahead < spikes.len) prefetch(call, spikes[index + ahead]);
         const weights = call.weights[spike.begin..spike.end];
         if (call.dense != 0) {
-            const slot = spike.slot + call.target_begin;
+            const sums = slot + call.target_begin;
             var j: usize = 0;
             while (j + lanes <= weights.len) : (j += lanes) {
                 const more: @Vector(lanes, i16) = weights[j..][0..lanes].*;
-                const sum: @Vector(lanes, i32) = slot[j..][0..lanes].*;
-                slot[j..][0..lanes].* = sum +% @as(@Vector(lanes, i32), more);
+                const sum: @Vector(lanes, i32) = sums[j..][0..lanes].*;
+                sums[j..][0..lanes].* = sum +% @as(@Vector(lanes, i32), more);
             }
-            while (j < weights.len) : (j += 1) slot[j] +%= weights[j];
+            while (j < weights.len) : (j += 1) sums[j] +%= weights[j];
         } else {
-            for (call.targets[spike.begin..spike.end], weights) |target, weight| spike.slot[target] +%= weight;
+            for (call.targets[spike.begin..spike.end], weights) |target, weight| slot[target] +%= weight;
         }
     }
 }
 
 pub fn propagate(call: *const abi.Propagate) callconv(.c) void {
-    const count: usize = call.target_count;
     const words = call.words + call.word_begin;
     const first: u64 = @as(u64, call.clock[0]) + call.step_offset + call.delay;
+    const count: usize = call.target_count;
+    var fired: [batch]u32 = undefined;
+    var source: usize = 0;
     const mask = @as(u64, 0xffff_ffff_ffff_ffff) >> @intCast(64 - call.step_count) << @intCast(call.first_bit);
-    var spikes: [batch]Spike = undefined;
-    var waiting: usize = 0;
-    for (0..call.source_count) |source| {
-        var word = words[source * call.word_stride] & mask;
-        if (word == 0) continue;
-        const begin, const end = rowOf(call, source);
-        while (word != 0) : (word &= word - 1) {
-            const step = @ctz(word) - call.first_bit;
-            spikes[waiting] = .{ .begin = begin, .end = end, .slot = call.inbox + (first + step) % call.slot_count * count };
-            waiting += 1;
-            if (waiting == batch) {
-                deliver(call, &spikes);
-                waiting = 0;
+    while (source < call.source_count) {
+        // Sources with spikes, then their spikes step by step.
+        var found: usize = 0;
+        var any: u64 = 0;
+        while (source < call.source_count and found < batch) : (source += 1) {
+            const word = words[source * call.word_stride] & mask;
+            if (word == 0) continue;
+            fired[found] = @intCast(source);
+            found += 1;
+            any |= word;
+        }
+        while (any != 0) : (any &= any - 1) {
+            const bit = @ctz(any);
+            var spikes: [batch]Spike = undefined;
+            var waiting: usize = 0;
+            for (fired[0..found]) |one| {
+                if (words[@as(usize, one) * call.word_stride] >> @intCast(bit) & 1 == 0) continue;
+                const begin, const end = rowOf(call, one);
+                spikes[waiting] = .{ .begin = begin, .end = end };
+                waiting += 1;
             }
+            const step = bit - call.first_bit;
+            deliver(call, spikes[0..waiting], call.inbox + (first + step) % call.slot_count * count);
         }
     }
-    deliver(call, spikes[0..waiting]);
 }
