@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from randomgen import Philox
 
 import scgpu
-from scgpu import parity
 from scgpu._abi import MAX_TRIPS, OPS
 from scgpu.backend import Backend
 from scgpu.devices import backend_of
@@ -143,23 +142,28 @@ def test_poisson_equals_oracle(chosen: scgpu.Device, count: int, first_step: int
     assert np.array_equal(arrived, expected)
 
 
-def test_poisson_edges_of_thresholds(chosen: scgpu.Device, oracle: Backend) -> None:
-    # draws of known values on, just below and just above their thresholds, far into either tail
-    params = dict.fromkeys(OPS["poisson"].params, 0) | {"neuron_count": 400, "block_end": 100, "step_count": 1}
-    params |= {"slot_count": 1, "weight": 1, "entry_count": 1}
-    zero = {"clock": np.zeros(1, np.uint32), "inbox": np.zeros(400, np.int32)}
-    counters = np.zeros((100, 4), np.uint32)
-    counters[:, 1] = np.arange(100)
-    draws = np.sort(scgpu.philox4x32(counters, [0, 0], device="numpy").reshape(-1))
-    for at in (0, 1, 200, 398, 399):
+def test_poisson_edges_of_thresholds(chosen: scgpu.Device) -> None:
+    # thresholds on draws, just below and just above them, in the middle and among the 2**20 values at either end
+    neurons = 20_001
+    blocks = -(-neurons // 4)
+    counters = np.zeros((blocks, 4), np.uint32)
+    counters[:, 1] = np.arange(blocks)
+    draws = scgpu.philox4x32(counters, [0, 0], device="cpu").reshape(-1)[:neurons]
+    ranked = np.sort(draws).astype(np.int64)
+    lowest, highest = ranked[ranked < 2**20], ranked[ranked >= 2**32 - 2**20]
+    assert lowest.size > 2 and highest.size > 2
+    chosen_draws = [(lowest[0],), (lowest[-1],), (ranked[9000],), (highest[0],), (highest[-1],)]
+    chosen_draws += [(lowest[1], ranked[5000], highest[1]), tuple(ranked[::1000]), (*lowest, *highest)]
+    backend = backend_of(chosen)
+    for entries in chosen_draws:
         for shift in (-1, 0, 1):
-            edge = np.array([int(draws[at]) + shift], np.uint32)
-            (_, _, got) = make_case("poisson", params, {**zero, "thresholds": edge}).run(backend_of(chosen))
-            assert int(got[:400].sum()) == int((draws >= edge[0]).sum()), (at, shift)
-    every = {**params, "entry_count": 400}
-    case = make_case("poisson", every, {**zero, "thresholds": draws})
-    assert parity.wrong_words(case, case.run(backend_of(chosen)), oracle) == 0
-    assert sorted(case.run(backend_of(chosen))[2][:400].tolist()) == list(range(1, 401))
+            thresholds = np.array(entries) + shift
+            params = dict.fromkeys(OPS["poisson"].params, 0) | {"neuron_count": neurons, "block_end": blocks}
+            params |= {"step_count": 1, "slot_count": 1, "weight": 1, "entry_count": thresholds.size}
+            inputs = {"clock": np.zeros(1), "thresholds": thresholds, "inbox": np.zeros(neurons)}
+            (*_, got) = make_case("poisson", params, inputs).run(backend)
+            expected = np.searchsorted(thresholds, draws, side="right")
+            assert np.array_equal(got[:neurons], expected), (entries, shift)
 
 
 @pytest.mark.parametrize("slot_count", [1, 5, 64])
