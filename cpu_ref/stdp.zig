@@ -131,15 +131,14 @@ const Learning = struct {
     fn inBounds(learning: *const Learning, weights: []const i16) bool {
         const lowest = learning.masked(@as(i32, 1) << (31 - learning.unused));
         const highest = @min(learning.w_max, -1 - lowest);
-        if (highest < lowest) return false;
         if (lowest == std.math.minInt(i16) and highest == std.math.maxInt(i16)) return true;
         const least: i16 = @intCast(lowest);
         const most: i16 = @intCast(highest);
         var s: usize = 0;
         while (s + lanes <= weights.len) : (s += lanes) {
             const some: @Vector(lanes, i16) = weights[s..][0..lanes].*;
-            const cut = @min(@max(some, @as(@Vector(lanes, i16), @splat(least))), @as(@Vector(lanes, i16), @splat(most)));
-            if (@reduce(.Or, cut != some)) return false;
+            const outside = (some < @as(@Vector(lanes, i16), @splat(least))) | (some > @as(@Vector(lanes, i16), @splat(most)));
+            if (@reduce(.Or, outside)) return false;
         }
         for (weights[s..]) |weight| if (weight < least or weight > most) return false;
         return true;

@@ -187,14 +187,14 @@ def test_stdp_does_not_depend_on_the_cuts(
 def test_stdp_cuts_weights_of_sources_without_a_trace(
     weight: int, learnt: int, rule: PairStdp, dense: bool, chosen: scgpu.Device
 ) -> None:
-    for count in (1, 150):  # one weight among others, and all of them
-        weights = np.ones(150, np.int16) if rule.w_max > 0 else np.full(150, -5, np.int16)
+    for count in (1, 128):  # one weight among others, and all of them
+        weights = np.ones(128, np.int16) if rule.w_max > 0 else np.full(128, -5, np.int16)
         weights[-count:] = weight
-        synapses = Synapses(np.zeros(150, np.int64), np.arange(150), weights, dense)
-        spikes = np.zeros((2, 1), np.bool_), np.zeros((2, 150), np.bool_)
-        spikes[1][1, 149] = True
+        synapses = Synapses(np.zeros(128, np.int64), np.arange(128), weights, dense)
+        spikes = np.zeros((2, 1), np.bool_), np.zeros((2, 128), np.bool_)
+        spikes[1][1, 127] = True
         found, arrived = run(chosen, rule, synapses, spikes, 1, [0, 2])
-        assert found[149] == learnt and np.array_equal(found[:149], weights[:149]) and not arrived.any()
+        assert found[127] == learnt and np.array_equal(found[:127], weights[:127]) and not arrived.any()
 
 
 @pytest.mark.parametrize("dense", [False, True])
