@@ -32,6 +32,8 @@ STYLES = ("-", "--", ":", "-.")  # of lines, when the colours begin anew
 FORMATS = ("png", "svg")
 DPI = 130
 WIDTH = 11.0  # inches
+RASTER_INCHES = 8.0  # of all populations together, where they are not very many
+LEGEND_COLUMNS = 5
 NEURONS = 200  # rows of a population in a raster, unless the caller says otherwise
 MOST_NEURONS = 5000
 MOST_POINTS = 300_000  # spikes of a population in a raster: about what its pixels can show apart
@@ -154,6 +156,10 @@ def _record(recording: Recording, name: str) -> PopulationRecord:
     return recording[name]
 
 
+def _neurons(count: int) -> str:
+    return f"{count:,} neuron{'s' * (count != 1)}"
+
+
 def _short(name: str) -> str:
     """A name that fits a picture."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
@@ -201,7 +207,7 @@ def _draw_spikes(view: View, record: PopulationRecord, rows: int, inches: float,
         color=view.colour(record.name),
         rasterized=len(steps) > MOST_VECTORS,
     )
-    some = f"{rows:,} of {record.count:,} neurons drawn" if rows < record.count else f"{record.count:,} neurons"
+    some = f"{rows:,} of {record.count:,} neurons drawn" if rows < record.count else _neurons(record.count)
     mean = view.rate(record.population_rate(view.span, view.begin, view.end)[0]) if record.count else 0.0
     silent = "no spikes" if not mean else f"mean {mean:.3g} {view.rate_unit}"
     merged = f"spikes of a neuron within {view.lasting(pitch)} drawn as one" if pitch > 1 else ""
@@ -209,18 +215,23 @@ def _draw_spikes(view: View, record: PopulationRecord, rows: int, inches: float,
     rim = 0.5 + 0.02 * record.count
     axes.set_ylim(-rim, max(record.count - 1, 0) + rim)
     axes.set_ylabel("neuron")
-    axes.locator_params(axis="y", nbins=max(2, round(2 * inches)), integer=True)
+    if record.count <= 3:
+        axes.set_yticks(range(record.count))
+    else:
+        axes.locator_params(axis="y", nbins=max(2, round(2 * inches)), integer=True)
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _raster_panels(view: View, neurons: int) -> list[Panel]:
     neurons = arguments.integer("neurons", neurons, 1, MOST_NEURONS)
-    panels = []
-    for record in view.spiking():
-        rows = min(record.count, neurons)
-        inches = min(max(0.2 * math.sqrt(rows), 0.55), 2.8)
-        panels.append(Panel(inches, partial(_draw_spikes, view, record, rows, inches)))
-    return panels
+    records = view.spiking()
+    rows = [min(record.count, neurons) for record in records]
+    wished = [min(0.2 * math.sqrt(number), 2.8) for number in rows]
+    shrink = min(1.0, RASTER_INCHES / max(sum(wished), 1))
+    return [
+        Panel(inches, partial(_draw_spikes, view, record, number, inches))
+        for record, number, inches in zip(records, rows, (max(shrink * wish, 0.5) for wish in wished), strict=True)
+    ]
 
 
 def _nice(steps: float) -> int:
@@ -249,9 +260,10 @@ def _draw_rates(view: View, bin_steps: int | None, axes: Axes) -> None:
         )
     widened = f", widened from {view.lasting(asked)}" if width != asked else ""
     _titled(axes, "population rates", "black", [f"bins of {view.lasting(width)}{widened}"])
-    axes.set_ylim(0, 1.25 * top or 1)
+    lines = -(-len(records) // LEGEND_COLUMNS)
+    axes.set_ylim(0, (1.1 + 0.16 * lines) * top or 1)  # the legend's lines have room above the rates
     axes.set_ylabel("rate (Hz)" if view.rate_unit == "Hz" else "rate per neuron\n(spikes/step)")
-    legend = axes.legend(loc="upper right", ncols=min(len(records), 5), fontsize=8.5, framealpha=0.8, edgecolor="none")
+    legend = axes.legend(loc="upper right", ncols=LEGEND_COLUMNS, fontsize=8.5, frameon=False)
     for text, record in zip(legend.get_texts(), records, strict=True):
         text.set_parse_math(False)
         text.set_text(_short(record.name))
@@ -614,7 +626,7 @@ def _print(recording: Recording, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         rate = f"{row['spikes_per_step'] or 0:.4g} spikes/step" if row["hertz"] is None else f"{row['hertz']:.4g} Hz"
         variation = "" if row["cv_isi"] is None else f", intervals vary by {row['cv_isi']:.2f}"
-        print(f"  {row['name']:<{width}}  {row['neurons']:,} neurons, {row['spikes']:,} spikes, {rate}{variation}")
+        print(f"  {row['name']:<{width}}  {_neurons(row['neurons'])}, {row['spikes']:,} spikes, {rate}{variation}")
 
 
 def _progress(text: str) -> None:
