@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -480,7 +480,7 @@ class SpikingNetwork:
             try:
                 run.all(bar, interrupted)
             except BaseException as error:
-                if run.begun:
+                if run.lost:
                     self._broken = f"the state was lost in a run that failed ({type(error).__name__}: {error})"
                 raise
             finally:
@@ -570,7 +570,7 @@ class _Run:
         self.n_steps = n_steps
         self.first_step = network.step
         self.done = 0
-        self.begun = False  # steps whose end is not known
+        self.lost = False  # steps were begun whose end is not known
         self._pieces = {str(population.name): Pieces(population) for population in asked}
         self._on_the_way: deque[tuple[int, Segment, Submission]] = deque()
         self._landed = 0
@@ -588,7 +588,19 @@ class _Run:
         self._most_blocks = max(1, min(MOST_BLOCKS, int(most) // BLOCK_STEPS))
 
     def all(self, bar: Progress, interrupted: Callable[[], bool]) -> None:
-        """Run the segments, ever longer ones while they are quick."""
+        """Run the segments, and fetch what they record, also when one of them fails."""
+        try:
+            self._start_all(bar, interrupted)
+        except BaseException:
+            with suppress(ScgpuError):
+                while self._on_the_way:
+                    self._land()
+            raise
+        while self._on_the_way:
+            self._land()
+
+    def _start_all(self, bar: Progress, interrupted: Callable[[], bool]) -> None:
+        """Start the segments, ever longer ones while they are quick."""
         blocks = 1
         while self.done < self.n_steps and not interrupted():
             begin = time.perf_counter()
@@ -598,8 +610,6 @@ class _Run:
             bar.update(self.done)
             if time.perf_counter() - begin < SEGMENT_SECONDS / 2:
                 blocks = min(2 * blocks, self._most_blocks)
-        while self._on_the_way:
-            self._land()
 
     def _start(self, steps: int) -> None:
         network = self.network
@@ -607,19 +617,22 @@ class _Run:
         segment = network._segment(Kind(phase, steps, self._spikes, self._voltages))
         for player, tape in segment.tapes:
             player.play(tape, network.step // BLOCK_STEPS, block_count(phase, steps))
-        self.begun = True
-        submission = segment.program.submit(network._clock, np.array([network.step], "<u4"))
-        self.begun = False
+        try:
+            submission = segment.program.submit(network._clock, np.array([network.step], "<u4"))
+        except BaseException:
+            self.lost = True
+            raise
         self._on_the_way.append((steps, segment, submission))
         network.step += steps
         self.done += steps
 
     def _land(self) -> None:
-        self.begun = True
-        steps, segment, submission = self._on_the_way[0]
-        *contents, _ = submission.result()
-        self._on_the_way.popleft()
-        self.begun = False
+        steps, segment, submission = self._on_the_way.popleft()
+        try:
+            *contents, _ = submission.result()
+        except BaseException:
+            self.lost = True
+            raise
         for (name, what), content in zip(segment.reads, contents, strict=True):
             pieces = self._pieces[name]
             if what == "words":
@@ -633,7 +646,7 @@ class _Run:
         records = []
         phase = self.first_step % BLOCK_STEPS
         for population, what in self.asked.items():
-            if self.begun and what in ("voltages", "counts"):
+            if self.lost and what in ("voltages", "counts"):
                 continue  # the counts are not those of the steps that came back
             pieces = self._pieces[str(population.name)]
             spikes = pieces.streams(phase, self._landed) if what in ("spikes", "both") else None

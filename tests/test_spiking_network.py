@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import scgpu
-from scgpu import timeline
+from scgpu import spiking_network, timeline
 from scgpu.philox import philox4x32
 from scgpu.poisson import poisson_thresholds
 
@@ -265,3 +266,142 @@ def test_a_saved_network_goes_on_bit_by_bit_on_any_device(chosen: scgpu.Device, 
         assert np.array_equal(first.voltages, whole[1][:, :10])
     again.save(tmp_path / "again")
     assert scgpu.SpikingNetwork.load(tmp_path / "again", "numpy").step == 10
+
+
+def cells(device: Any = "numpy", n: int = 2, name: str | None = None) -> scgpu.Population:
+    return scgpu.Population(n, scgpu.LifParameters(20, 256), name=name, device=device)
+
+
+def test_networks_reject_what_does_not_belong_together() -> None:
+    a, b = cells(name="a"), cells(name="b")
+    weights = np.zeros((2, 2), int)
+    own = scgpu.Projection(a, a, weights)
+    for parts, error, text in (
+        (([],), ValueError, "populations must not be empty"),
+        (([a, "b"],), TypeError, r"populations\[1\] must be a Population; got str"),
+        (([a], [a]), TypeError, r"projections\[0\] must be a Projection; got Population"),
+        (
+            ([a], [], [own]),
+            TypeError,
+            r"inputs\[0\] must be a ConstantCurrent or CurrentArray or PoissonInput; got Proj",
+        ),
+        (([a, a],), ValueError, r"populations\[1\] is there twice"),
+        (([a], [own, own]), ValueError, r"projections\[1\] is there twice"),
+        (([a, cells(name="a")],), ValueError, r"populations\[0\] and \[1\] are both called 'a'; rename one"),
+        (([a, cells("cpu")],), ValueError, r"populations\[1\] is on cpu .* populations\[0\] on numpy.*same device="),
+        (([a], [scgpu.Projection(b, a, weights)]), ValueError, r"projections\[0\] is of a population that is not in"),
+        (([a], [own], [scgpu.ConstantCurrent(b, 1)]), ValueError, r"inputs\[0\] is of a population that is not in pop"),
+        (([a], [], [scgpu.CurrentArray(a, [1])] * 1 + [scgpu.CurrentArray(a, [1])]), ValueError, "has 2 CurrentArray"),
+    ):
+        with pytest.raises(error, match=text):
+            scgpu.SpikingNetwork(*parts)  # type: ignore[arg-type]
+    network = scgpu.SpikingNetwork([a], [own])  # what was refused left no trace
+    with pytest.raises(ValueError, match="population 'a' is part of another network; make one of its own"):
+        scgpu.SpikingNetwork([a])
+    del network
+    assert scgpu.SpikingNetwork([a], [own]).run(3, record="counts")["a"].counts.tolist() == [0, 0]
+
+
+def test_sums_that_could_overflow_are_rejected() -> None:
+    target, many = cells(n=1), 2**17
+    source = scgpu.BernoulliSource(many, 0.5)
+    strong = scgpu.Projection(source, target, np.full((many, 1), -(2**15)))
+    with pytest.raises(ValueError, match="adds up to 4,294,967,296; sums have 32 bits"):
+        scgpu.SpikingNetwork([target], [strong])
+    weak = scgpu.Projection(source, target, np.full((many, 1), 1), plasticity=scgpu.PairStdp())
+    with pytest.raises(ValueError, match="adds up to 4,294,967,296"):
+        scgpu.SpikingNetwork([target], [weak])
+
+
+def test_runs_reject_and_change_nothing(chosen: scgpu.Device) -> None:
+    population = cells(chosen, name="a")
+    network = scgpu.SpikingNetwork([population], [], [scgpu.ConstantCurrent(population, 90)])
+    for arguments, error, text in (
+        ((-1,), ValueError, "n_steps must be"),
+        ((2**32,), ValueError, "n_steps must be"),
+        ((1.5,), TypeError, "n_steps must be"),
+        ((5, "spike"), ValueError, "record must be one of 'spikes', 'voltages', 'both', 'counts'; got 'spike'"),
+        ((5, {"b": "spikes"}), ValueError, "record has 'b'; the populations are 'a'"),
+        ((5, {"a": "all"}), ValueError, r"record\['a'\] must be one of"),
+        ((5, ["a"]), TypeError, "record must be a mapping from populations or a word; got list"),
+    ):
+        with pytest.raises(error, match=text):
+            network.run(*arguments)
+    with pytest.raises(TypeError, match="progress must be True, False, None or a callable"):
+        network.run(5, progress="bar")  # type: ignore[arg-type]
+    with pytest.raises(scgpu.TooLargeError, match="bytes are needed"):
+        network.run(2**32 - 2**18, record="voltages")
+    assert network.step == 0 and network.run(0).n_steps == 0
+    assert network.run(5, {population: "voltages"})["a"].voltages.shape == (2, 5) and network.step == 5
+    assert len(network.run(7)) == 0 and network.step == 12 and "step 12" in repr(network)
+
+
+def test_progress_is_told(chosen: scgpu.Device, capsys: pytest.CaptureFixture[str]) -> None:
+    network = scgpu.SpikingNetwork([cells(chosen)])
+    told: list[tuple[int, int]] = []
+    network.run(3000, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (3000, 3000) and len(told) > 2 and told == sorted(told)
+    network.run(200, progress=True)
+    assert "200/200" in capsys.readouterr().err.replace("k", "")
+    network.run(200)  # standard error is no terminal here
+    network.run(200, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_keeps_what_was_recorded(chosen: scgpu.Device) -> None:
+    expected = run_in(everything(chosen, (3, 20, 15)), [600])
+    network = scgpu.SpikingNetwork(*everything(chosen, (3, 20, 15)))
+
+    def interrupt(done: int, total: int) -> None:
+        if done > 100:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        network.run(600, record="both", progress=interrupt)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    recording = network.recording
+    assert recording is not None and 100 < network.step == recording.n_steps < 600
+    first = recording["first"]
+    assert np.array_equal(first.spikes("numpy").bits(), expected[0][:, : network.step])
+    assert np.array_equal(first.voltages, expected[1][:, : network.step])
+    step = network.step
+    rest = network.run(600 - step, record={"first": "both"})["first"]
+    assert np.array_equal(rest.voltages, expected[1][:, step:])
+
+
+def test_a_failed_run_is_told_until_reset(chosen: scgpu.Device, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = scgpu.SpikingNetwork(*everything(chosen, (3, 20, 15)))
+    expected = network.run(200, record="spikes")["first"]
+    network.reset()
+
+    def fails(self: Any, *given: Any) -> Any:
+        if network.step > 64 and any(buffer is network._clock for buffer in self._read):
+            raise scgpu.GpuError("the adapter is gone")
+        return real(self, *given)
+
+    program = type(network._backend.program([], [network._clock]))
+    real = program.submit
+    monkeypatch.setattr(program, "submit", fails)
+    with pytest.raises(scgpu.GpuError, match="the adapter is gone"):
+        network.run(200, record="spikes")
+    monkeypatch.undo()
+    recording = network.recording
+    assert recording is not None and recording.n_steps == network.step and 64 < network.step < 200
+    kept = recording["first"].spikes("numpy").bits()
+    assert np.array_equal(kept, expected.spikes("numpy").bits()[:, : network.step])
+    for call in (lambda: network.run(1), lambda: network.save(tmp_path / "x")):
+        with pytest.raises(scgpu.ScgpuError, match=r"the state was lost in a run that failed \(GpuError.*call reset"):
+            call()
+    assert not list(tmp_path.iterdir())
+    network.reset()
+    assert np.array_equal(network.run(200, record="spikes")["first"].words, expected.words)
+
+
+def test_steps_near_the_end_of_time(chosen: scgpu.Device) -> None:
+    network = scgpu.SpikingNetwork(*everything(chosen, (1, 40, 200)))
+    network.step = spiking_network.MOST_STEPS - 70
+    with pytest.raises(ValueError, match="n_steps must be from 0 to 70; got 71"):
+        network.run(71)
+    network.run(70)
+    with pytest.raises(ValueError, match="from 0 to 0"):
+        network.run(1)
