@@ -49,6 +49,8 @@ KEYS = (
     ("q, escape", "quit"),
 )
 
+HINT = "space pause    s step    + - speed    i stimulate    z zoom    p picture    h keys    q quit"
+
 
 class Rect(NamedTuple):
     """A part of the picture, in pixels from its upper left corner."""
@@ -124,6 +126,7 @@ class Facts:
     tick_steps: int
     tick_pixels: float
     step_seconds: float | None
+    keys: bool
     legend: bool
 
 
@@ -193,8 +196,8 @@ def texts(panels: Panels, facts: Facts) -> NDArray[np.uint8]:
     layer.text((right, 35 * unit), facts.status, 15, PLAIN, "rs")
     _beside_populations(layer, panels, facts)
     _around_rates(layer, panels, facts)
-    hint = "space pause    s step    + - speed    i stimulate    z zoom    p picture    h keys    q quit"
-    layer.text((right, panels.height - 14 * unit), hint, 12, DIM, "rs")
+    if facts.keys:
+        layer.text((right, panels.height - 14 * unit), HINT, 12, DIM, "rs")
     if facts.legend:
         _legend(layer, panels)
     return layer.pixels()

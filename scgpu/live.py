@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpu import _panels, _render
+from scgpu import _panels, _render, arguments
 from scgpu._gpu import GpuBackend, GpuBuffer
 from scgpu.backend import Device
 from scgpu.devices import backend_of, device, devices
@@ -32,6 +32,15 @@ LONGEST_FRAME = 0.25  # of a frame that was late, only so many seconds are caugh
 TEXT_SECONDS = 0.25  # between two changes of the numbers
 MOST_STEPS = 10_000_000  # of --steps
 NICE = (1.0, 2.0, 4.0, 8.0)  # upper edges of the rates, times a power of ten
+
+
+PANELS_SHOWN = (
+    ("spikes", "a row for each neuron, or for several; time to the right, the newest step at the right edge"),
+    ("potentials now", "a cell for each neuron: blue below rest, dark at rest, warm towards the threshold,"),
+    ("", "the population's colour while it is refractory"),
+    ("rates", "share of a population that spikes, averaged over 24 columns of spikes"),
+    ("potentials", "how many neurons have which, from below rest to the threshold; refractory ones left out"),
+)
 
 
 class RunningNetwork(Protocol):
@@ -154,15 +163,19 @@ class Session:
         A GPU adapter.
     title : str
         Stands over the picture.
+    live : bool
+        Keys are obeyed, and said in the picture, as is the speed.
     """
 
-    def __init__(self, network: RunningNetwork, backend: GpuBackend, title: str) -> None:
+    def __init__(self, network: RunningNetwork, backend: GpuBackend, title: str, live: bool = True) -> None:
         self.network = network
         self.controls = Controls()
         self.frames = 0
+        self.backend = backend
         self._renderer = _render.Renderer(backend, network.drawn)
         self._renderer.start_from(network.step)
         self._title = title
+        self._live = live
         self._names = tuple(one.name for one in network.drawn)
         self._counts = tuple(one.count for one in network.drawn)
         self._rates = (0.0,) * len(self._counts)
@@ -227,8 +240,8 @@ class Session:
 
     def _status(self) -> str:
         wanted = SPEEDS[self.controls.speed]
-        if self.controls.paused:
-            return f"step {self.network.step:,}     paused"
+        if self.controls.paused or not self._live:
+            return f"step {self.network.step:,}" + "     paused" * self.controls.paused
         reached = f"{wanted:,}" if self._reached > 0.9 * wanted else f"{self._reached:,.0f} of {wanted:,}"
         return f"step {self.network.step:,}     {reached} steps/s"
 
@@ -236,12 +249,15 @@ class Session:
         """The window's title."""
         return f"{self._title}: {' '.join(self._status().split())}"
 
-    def lay_out(self, width: int, height: int) -> _render.View:
-        """The view for a picture of this size, its texts brought up to date."""
+    def _arrange(self, width: int, height: int) -> _panels.Panels:
         if self._panels is None or (self._panels.width, self._panels.height) != (width, height):
             self._panels = _panels.arrange(width, height, self._counts)
             self._facts = None
-        view = self._view(self._panels)
+        return self._panels
+
+    def _lay_out(self, panels: _panels.Panels) -> _render.View:
+        """The view for a picture, its texts brought up to date."""
+        view = self._view(panels)
         facts = _panels.Facts(
             self._title,
             self._status(),
@@ -252,10 +268,11 @@ class Session:
             view.tick_steps,
             view.tick_pixels,
             self.network.step_seconds,
+            self._live,
             self.controls.legend,
         )
         if self._stale(facts):
-            self._renderer.write_texts(_panels.texts(self._panels, facts))
+            self._renderer.write_texts(_panels.texts(panels, facts))
             self._facts, self._written = facts, time.perf_counter()
         return view
 
@@ -269,12 +286,14 @@ class Session:
     def draw(self, texture: Any, target_format: str) -> None:
         """Draw into a texture."""
         width, height, _ = texture.size
-        self._renderer.draw(texture, target_format, self.lay_out(width, height))
+        self._renderer.draw(texture, target_format, self._lay_out(self._arrange(width, height)))
 
     def picture(self, width: int, height: int) -> NDArray[np.uint8]:
         """A picture: uint8, shape (height, width, 3)."""
-        self._written = -math.inf
-        return self._renderer.picture(self.lay_out(width, height))
+        panels = self._arrange(width, height)
+        self._summarise()
+        self._written = -math.inf  # no number is old
+        return self._renderer.picture(self._lay_out(panels))
 
 
 def save_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -354,7 +373,8 @@ def require_display(environment: Any = os.environ, platform: str = sys.platform)
 class Window:
     """A window that shows a session until it is closed."""
 
-    def __init__(self, session: Session, backend: GpuBackend, size: tuple[int, int], folder: Path) -> None:
+    def __init__(self, session: Session, size: tuple[int, int], folder: Path) -> None:
+        backend = session.backend
         module = importlib.import_module("rendercanvas.glfw")
         self._session = session
         self._folder = folder
@@ -438,17 +458,13 @@ def _free_name(folder: Path, step: int) -> Path:
 
 def keys_text() -> str:
     """The keys, and what the panels show, for the terminal."""
-    width = max(len(key) for key, _ in _panels.KEYS)
+    width = 16
     return "\n".join(
         (
             "keys",
             *(f"  {key:<{width}}  {effect}" for key, effect in _panels.KEYS),
             "panels",
-            "  spikes      a row for each neuron (or for some), time to the right, the newest at the right edge",
-            "  potentials  a cell for each neuron: blue below rest, dark at rest, warm up to the threshold,",
-            "              its population's colour while it is refractory",
-            "  rates       share of a population that spikes, averaged over 24 columns of pixels",
-            "  potentials, all neurons   how many have which, refractory ones left out",
+            *(f"  {panel:<{width}}  {what}" for panel, what in PANELS_SHOWN),
         )
     )
 
@@ -462,3 +478,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=2000, metavar="N", help="steps before the picture (default 2000)")
     parser.add_argument("--json", action="store_true", help="print what was done as one JSON object")
     parser.epilog = "Keys: " + "; ".join(f"{key}: {effect}" for key, effect in _panels.KEYS) + "."
+
+
+def _open(options: argparse.Namespace, chosen: Device) -> tuple[RunningNetwork, str]:
+    """The network to show, and its title."""
+    from scgpu.live_network import LiveNetwork, balanced_network
+    from scgpu.spiking_network import SpikingNetwork
+
+    if options.file is None:
+        network, name = balanced_network(device=chosen), "balanced random network"
+    else:
+        network, name = SpikingNetwork.load(options.file, device=chosen), Path(options.file).name
+    neurons = sum(one.count for one in network.populations)
+    return LiveNetwork(network), f"{name}, {neurons:,} neurons"
+
+
+def run(options: argparse.Namespace) -> int:
+    """``scgpu live``.
+
+    Returns
+    -------
+    int
+        0, or 2 when a package or a display is missing, or an option or file is not usable.
+    """
+    size = _size(options.size)
+    steps = arguments.integer("--steps", options.steps, 0, MOST_STEPS)
+    path = _picture_path(options.offscreen) if options.offscreen is not None else None
+    missing = _missing_package({"PIL": LIVE_MODULES["PIL"]} if path else LIVE_MODULES)
+    if missing:
+        print(f"scgpu live needs {missing}; run: pip install 'scgpu[live]'", file=sys.stderr)
+        return 2
+    if path is None:
+        require_display()
+    chosen = gpu_device(options.device)
+    network, title = _open(options, chosen)
+    backend = backend_of(chosen)
+    assert isinstance(backend, GpuBackend)
+    session = Session(network, backend, title, live=path is None)
+    if path is not None:
+        session.advance(steps)
+        save_picture(path, session.picture(*size))
+        pictures = [str(path)]
+    else:
+        if not options.json:
+            print(keys_text(), flush=True)
+        window = Window(session, size, Path.cwd())
+        window.show()
+        pictures = window.pictures
+    if options.json:
+        found = {"device": str(chosen), "title": title, "step": network.step, "frames": session.frames}
+        print(json.dumps({**found, "pictures": pictures}, indent=2))
+    elif path is not None:
+        print(f"wrote {path}: {title}, step {network.step:,}, on {chosen}")
+    return 0

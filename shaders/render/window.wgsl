@@ -180,15 +180,17 @@ fn backdrop(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32> {
     return vec4(select(GROUND, GRID, vertical || horizontal), 1.0);
 }
 
-// Spiking share in the steps up to the column's last, between 0 and 1 for the panel's height.
+// Spiking share in the steps around the column's last, between 0 and 1 for the panel's height.
 fn rate(x: f32) -> f32 {
     let steps = steps_of(u32(clamp(x, 0.0, params.width - 1.0)));
     if (steps.x == steps.y) {
         return -1.0;
     }
-    let span = min(steps.y - oldest_step(), params.smooth_steps);
-    let spikes = total_before(steps.y) - total_before(steps.y - span);
-    return f32(spikes) / (f32(span) * f32(params.count) * params.rate_scale);
+    let half = params.smooth_steps / 2u;
+    let end = min(steps.y + half, params.step);
+    let begin = max(max(steps.y, half) - half, oldest_step());
+    let spikes = total_before(end) - total_before(begin);
+    return f32(spikes) / (f32(end - begin) * f32(params.count) * params.rate_scale);
 }
 
 // Between the middles of two columns in a straight line.
