@@ -27,6 +27,7 @@ from scgpu.info import LIVE_MODULES
 
 SPEEDS = tuple(1 << power for power in range(17))  # steps a second
 DEFAULT_SPEED = 512
+FRAMES, IDLE_FRAMES = 60, 12  # a second, at most; while nothing moves
 FRAME_SECONDS = 1 / 25  # that the steps of a frame may take, so that keys are obeyed at once
 LONGEST_FRAME = 0.25  # of a frame that was late, only so many seconds are caught up
 TEXT_SECONDS = 0.25  # between two changes of the numbers
@@ -182,7 +183,8 @@ class Session:
         self._random = np.random.default_rng(0)
         self._rate_scale = 0.0
         self._due = 0.0
-        self._seconds_per_step = 1e-4
+        self._seconds_per_step = 1e-3
+        self._spent = 0.0  # on the steps of the last frame
         self._reached = 0.0  # steps a second, of late
         self._facts: _panels.Facts | None = None
         self._panels: _panels.Panels | None = None
@@ -204,7 +206,8 @@ class Session:
             controls.stimuli -= 1
             self.stimulate()
         self._due = 0.0 if controls.paused else self._due + SPEEDS[controls.speed] * min(seconds, LONGEST_FRAME)
-        bound = max(int(FRAME_SECONDS / self._seconds_per_step), 1)
+        # As long as drawing takes, where that takes longer.
+        bound = max(int(max(FRAME_SECONDS, seconds - self._spent) / self._seconds_per_step), 1)
         steps = aligned_steps(self.network.step, min(int(self._due), bound))
         # What cannot be done in time is not made up for later.
         self._due = min(self._due - steps, 1.0)
@@ -213,9 +216,9 @@ class Session:
         begin = time.perf_counter()
         self.advance(steps)
         self._summarise()
+        self._spent = time.perf_counter() - begin
         if steps:
-            spent = (time.perf_counter() - begin) / steps
-            self._seconds_per_step += 0.2 * (spent - self._seconds_per_step)
+            self._seconds_per_step += 0.5 * (self._spent / steps - self._seconds_per_step)
         if seconds > 0:
             self._reached += min(2.0 * seconds, 1.0) * (steps / seconds - self._reached)
         self.frames += 1
@@ -382,7 +385,7 @@ class Window:
         self._last = time.perf_counter()
         self._loop = module.loop
         self._canvas = module.RenderCanvas(
-            size=size, title=session.caption(), update_mode="continuous", max_fps=60, vsync=True
+            size=size, title=session.caption(), update_mode="continuous", max_fps=FRAMES, vsync=True
         )
         self.pictures: list[str] = []
         try:
@@ -432,6 +435,7 @@ class Window:
         session, now = self._session, time.perf_counter()
         session.frame(now - self._last)
         self._last = now
+        self._canvas.set_update_mode("continuous", max_fps=IDLE_FRAMES if session.controls.paused else FRAMES)
         texture = self._context.get_current_texture()
         session.draw(texture, self._format)
         self._canvas.set_title(session.caption())
