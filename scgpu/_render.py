@@ -404,6 +404,19 @@ class Renderer:
                 (width, height, 1),
             )
 
+    def _cleared(self, encoder: Any, target: Any) -> Any:
+        """A render pass onto an empty ground."""
+        ground = tuple(part / 255 for part in BACKGROUND)
+        attachment = {"load_op": "clear", "store_op": "store", "clear_value": (*ground, 1.0)}
+        return encoder.begin_render_pass(color_attachments=[{"view": target.create_view(), **attachment}])
+
+    def clear(self, target: Any) -> None:
+        """Draw the ground alone into a texture of any size."""
+        with self._backend.translated("drawing"):
+            encoder = self._device.create_command_encoder()
+            self._cleared(encoder, target).end()
+            self._submit(encoder)
+
     def draw(self, target: Any, target_format: str, view: View) -> None:
         """Draw into a texture of the size of the view's panels, for which there is a layer of texts."""
         panels = view.panels
@@ -412,17 +425,7 @@ class Renderer:
             encoder = self._device.create_command_encoder()
             self._count_potentials(encoder)
             seen = self._seen(view)
-            ground = tuple(part / 255 for part in BACKGROUND)
-            render_pass = encoder.begin_render_pass(
-                color_attachments=[
-                    {
-                        "view": target.create_view(),
-                        "load_op": "clear",
-                        "store_op": "store",
-                        "clear_value": (*ground, 1.0),
-                    }
-                ]
-            )
+            render_pass = self._cleared(encoder, target)
 
             def fill(name: str, index: int, rect: Rect, **more: float) -> None:
                 render_pass.set_pipeline(pipelines[name])

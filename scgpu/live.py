@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from scgpu.backend import Device
 from scgpu.devices import backend_of, device, devices
 from scgpu.errors import DeviceError, GpuError, ScgpuError
 from scgpu.info import LIVE_MODULES
+from scgpu.live_network import LEAST_NEURONS, MOST_NEURONS, LiveNetwork, balanced_network
+from scgpu.spiking_network import SpikingNetwork
 
 SPEEDS = tuple(1 << power for power in range(17))  # steps a second
 DEFAULT_SPEED = 512
@@ -287,8 +289,11 @@ class Session:
         return not (numbers_alone and time.perf_counter() - self._written < TEXT_SECONDS)
 
     def draw(self, texture: Any, target_format: str) -> None:
-        """Draw into a texture."""
+        """Draw into a texture; into one too small for the panels, nothing."""
         width, height, _ = texture.size
+        if min(width, height) < _panels.LEAST_SIZE:
+            self._renderer.clear(texture)
+            return
         self._renderer.draw(texture, target_format, self._lay_out(self._arrange(width, height)))
 
     def picture(self, width: int, height: int) -> NDArray[np.uint8]:
@@ -376,8 +381,9 @@ def require_display(environment: Any = os.environ, platform: str = sys.platform)
 class Window:
     """A window that shows a session until it is closed."""
 
-    def __init__(self, session: Session, size: tuple[int, int], folder: Path) -> None:
+    def __init__(self, session: Session, size: tuple[int, int], folder: Path, terminal: TextIO) -> None:
         backend = session.backend
+        self._terminal = terminal
         module = importlib.import_module("rendercanvas.glfw")
         self._session = session
         self._folder = folder
@@ -415,7 +421,7 @@ class Window:
 
     def _on_character(self, event: dict[str, Any]) -> None:
         if event["data"] == "h":
-            print(keys_text(), flush=True)
+            print(keys_text(), file=self._terminal, flush=True)
         self._session.controls.press(event["data"])
 
     def _on_wheel(self, event: dict[str, Any]) -> None:
@@ -444,7 +450,7 @@ class Window:
             path = _free_name(self._folder, session.network.step)
             save_picture(path, session.picture(*texture.size[:2]))
             self.pictures.append(str(path))
-            print(f"wrote {path}", flush=True)
+            print(f"wrote {path}", file=self._terminal, flush=True)
 
 
 def _free_name(folder: Path, step: int) -> Path:
@@ -476,6 +482,13 @@ def keys_text() -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``scgpu live``."""
     parser.add_argument("file", nargs="?", metavar="FILE", help="a network that SpikingNetwork.save wrote")
+    parser.add_argument(
+        "--neurons",
+        type=int,
+        default=4000,
+        metavar="N",
+        help="without FILE: neurons of a balanced random network (default 4000)",
+    )
     parser.add_argument("--device", default="gpu", help="a GPU adapter: see the README's Devices (default gpu)")
     parser.add_argument("--size", default="1280x800", metavar="WxH", help="of the window or picture (default 1280x800)")
     parser.add_argument("--offscreen", metavar="PNG", help="open no window: run --steps steps, write a picture")
@@ -486,13 +499,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _open(options: argparse.Namespace, chosen: Device) -> tuple[RunningNetwork, str]:
     """The network to show, and its title."""
-    from scgpu.live_network import LiveNetwork, balanced_network
-    from scgpu.spiking_network import SpikingNetwork
-
     if options.file is None:
-        network, name = balanced_network(device=chosen), "balanced random network"
+        network, name = balanced_network(options.neurons, device=chosen), "balanced random network"
     else:
-        network, name = SpikingNetwork.load(options.file, device=chosen), Path(options.file).name
+        try:
+            network, name = SpikingNetwork.load(options.file, device=chosen), Path(options.file).name
+        except OSError as error:
+            raise ScgpuError(f"{options.file!r} cannot be read: {error}") from error
     neurons = sum(one.count for one in network.populations)
     return LiveNetwork(network), f"{name}, {neurons:,} neurons"
 
@@ -507,6 +520,7 @@ def run(options: argparse.Namespace) -> int:
     """
     size = _size(options.size)
     steps = arguments.integer("--steps", options.steps, 0, MOST_STEPS)
+    arguments.integer("--neurons", options.neurons, LEAST_NEURONS, MOST_NEURONS)
     path = _picture_path(options.offscreen) if options.offscreen is not None else None
     missing = _missing_package({"PIL": LIVE_MODULES["PIL"]} if path else LIVE_MODULES)
     if missing:
@@ -524,9 +538,10 @@ def run(options: argparse.Namespace) -> int:
         save_picture(path, session.picture(*size))
         pictures = [str(path)]
     else:
-        if not options.json:
-            print(keys_text(), flush=True)
-        window = Window(session, size, Path.cwd())
+        # Standard output is for the report alone.
+        terminal = sys.stderr if options.json else sys.stdout
+        print(keys_text(), file=terminal, flush=True)
+        window = Window(session, size, Path.cwd(), terminal)
         window.show()
         pictures = window.pictures
     if options.json:

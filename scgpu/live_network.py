@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scgpu import arguments
 from scgpu._gpu import GpuBuffer
 from scgpu._render import DrawnPopulation
 from scgpu.backend import Device
@@ -18,6 +19,8 @@ from scgpu.spiking_network import SpikingNetwork
 
 KICK = 1.25  # of the way from rest to the threshold
 SYNAPSE_SHARE = 0.1  # of the neurons of a target, for every source neuron
+DRAWN_ROWS = 256  # source neurons whose synapses are drawn at once
+LEAST_NEURONS, MOST_NEURONS = 20, 50_000
 
 
 def _mean(value: Any) -> float:
@@ -75,10 +78,12 @@ class _Rows(NamedTuple):
 def _random_rows(sources: int, targets: int, weight: int, random: np.random.Generator) -> _Rows:
     """Every source neuron to the same share of the targets, drawn without replacement."""
     each = max(round(SYNAPSE_SHARE * targets), 1)
-    chosen = random.random((sources, targets), np.float32).argpartition(each - 1, axis=1)[:, :each]
-    chosen.sort(axis=1)
-    weights = np.full(sources * each, weight, np.int16)
-    return _Rows(np.arange(sources + 1) * each, chosen.reshape(-1), weights)
+    chosen = np.empty((sources, each), np.int64)
+    for begin in range(0, sources, DRAWN_ROWS):
+        rows = chosen[begin : begin + DRAWN_ROWS]
+        rows[:] = random.random((len(rows), targets), np.float32).argpartition(each - 1, axis=1)[:, :each]
+        rows.sort(axis=1)
+    return _Rows(np.arange(sources + 1) * each, chosen.reshape(-1), np.full(sources * each, weight, np.int16))
 
 
 def balanced_network(
@@ -93,7 +98,7 @@ def balanced_network(
     Parameters
     ----------
     neurons : int
-        All of them, from 10.
+        All of them, 20 to 50,000.
     seed : int
         Of the synapses and of the input.
     device : str, int or Device
@@ -103,7 +108,13 @@ def balanced_network(
     -------
     SpikingNetwork
         Populations ``excitatory`` and ``inhibitory``.
+
+    Raises
+    ------
+    ValueError
+        ``neurons`` out of range.
     """
+    neurons = arguments.integer("neurons", neurons, LEAST_NEURONS, MOST_NEURONS)
     random = np.random.default_rng(seed)
     excitatory_count = neurons * 4 // 5
     threshold, fraction = 16_384, 12

@@ -236,6 +236,20 @@ def test_live_reads_back_two_numbers_of_each_population(gpu: scgpu.Device, monke
     assert network.step > 0 and read == [16, 16, 16]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (199, 900), (200, 200), (3000, 210)])
+def test_live_draws_into_windows_of_any_size(gpu: scgpu.Device, size: tuple[int, int]) -> None:
+    network = Tape(gpu, [np.ones((20, 64), bool), np.ones((5, 64), bool)])
+    session = session_of(network)
+    device = network.backend.wgpu_device
+    texture = device.create_texture(size=(*size, 1), format="bgra8unorm", usage="RENDER_ATTACHMENT|COPY_SRC")
+    session.frame(0.1)
+    session.draw(texture, "bgra8unorm")
+    content = device.queue.read_texture({"texture": texture}, {"bytes_per_row": 4 * size[0]}, (*size, 1))
+    pixels = np.frombuffer(content, np.uint8).reshape(size[1], size[0], 4)
+    assert pixels[0, 0, 2::-1].tolist() == list(_panels.BACKGROUND)
+    assert (pixels[..., :3].max() > 100) == (min(size) >= 200)
+
+
 def test_live_stimulates_neurons_that_follow_one_another(gpu: scgpu.Device) -> None:
     network = Tape(gpu, [np.zeros((205, 64), bool), np.zeros((7, 64), bool)])
     session = session_of(network)
@@ -443,6 +457,7 @@ def test_live_without_a_display_names_both_ways_out(
         (["--device", "numpy"], "needs an adapter: 0: "),
         (["--size", "big"], "--size must be WIDTHxHEIGHT, each from 200 to 8192; got 'big'"),
         (["--size", "100x800"], "got '100x800'"),
+        (["--neurons", "7"], "--neurons must be from 20 to 50000; got 7"),
         (["--steps", "-1"], "--steps must be from 0 to 10000000; got -1"),
         (["--offscreen", "/no/such/folder/x.png"], "--offscreen must be a file in a directory that exists"),
     ],
