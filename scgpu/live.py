@@ -357,6 +357,21 @@ def gpu_device(selector: str) -> Device:
     )
 
 
+def require_window(chosen: Device) -> None:
+    """Refuse an adapter that cannot draw in a window: wgpu-native would end the process.
+
+    Raises
+    ------
+    DeviceError
+        For an OpenGL adapter; the message names both ways out.
+    """
+    if chosen.backend == "OpenGL":
+        raise DeviceError(
+            f"{chosen} draws aside only: choose an adapter for Vulkan, Metal or Direct3D 12 with --device or "
+            "SC_GPU_ADAPTER, or make a picture with --offscreen FILE.png"
+        )
+
+
 REMEDY = "run it in a desktop session (or under xvfb-run), or make a picture with --offscreen FILE.png"
 
 
@@ -526,9 +541,10 @@ def run(options: argparse.Namespace) -> int:
     if missing:
         print(f"scgpu live needs {missing}; run: pip install 'scgpu[live]'", file=sys.stderr)
         return 2
-    if path is None:
-        require_display()
     chosen = gpu_device(options.device)
+    if path is None:
+        require_window(chosen)
+        require_display()
     network, title = _open(options, chosen)
     backend = backend_of(chosen)
     assert isinstance(backend, GpuBackend)

@@ -86,9 +86,7 @@ def _random_rows(sources: int, targets: int, weight: int, random: np.random.Gene
     return _Rows(np.arange(sources + 1) * each, chosen.reshape(-1), np.full(sources * each, weight, np.int16))
 
 
-def balanced_network(
-    neurons: int = 4000, *, seed: int = 0, device: str | int | Device = "auto"
-) -> SpikingNetwork:
+def balanced_network(neurons: int = 4000, *, seed: int = 0, device: str | int | Device = "auto") -> SpikingNetwork:
     """A balanced random network: sparse, noisy, four fifths excitatory, irregular and in slow waves.
 
     After Brunel (2000): every neuron sends to a tenth of each population, inhibition is five times as strong
@@ -117,7 +115,7 @@ def balanced_network(
     neurons = arguments.integer("neurons", neurons, LEAST_NEURONS, MOST_NEURONS)
     random = np.random.default_rng(seed)
     excitatory_count = neurons * 4 // 5
-    threshold, fraction = 16_384, 12
+    threshold, fraction = 8192, 12
     leak = 2**fraction // 200  # a step of a time constant of 200 steps
     params = LifParameters(
         leak_k=leak, gain_k=2**fraction, v_threshold=threshold, refractory_period=20, fraction=fraction
@@ -127,12 +125,12 @@ def balanced_network(
         for name, count in (("excitatory", excitatory_count), ("inhibitory", neurons - excitatory_count))
     ]
     # As large against the threshold for networks of any size, in the sum over all synapses of a neuron.
-    weight = max(round(0.02 * threshold * (3200 / excitatory_count) ** 0.5), 1)
+    weight = max(round(0.03 * threshold * (3200 / excitatory_count) ** 0.5), 1)
     projections = [
         Projection(source, target, _random_rows(source.count, target.count, given, random), delay=15)
         for source, given in zip(cells, (weight, -5 * weight), strict=True)
         for target in cells
     ]
-    mean = 1.3 * threshold * leak / 2**fraction / weight
+    mean = 1.4 * threshold * leak / 2**fraction / weight
     inputs = [PoissonInput(one, mean, weight, seed=seed, tensor_id=index) for index, one in enumerate(cells)]
     return SpikingNetwork(cells, projections, inputs, step_seconds=1e-4)

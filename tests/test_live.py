@@ -171,15 +171,17 @@ def test_live_rates_are_as_high_as_the_spikes_are_many(gpu: scgpu.Device) -> Non
 
 
 def test_live_potentials_have_the_colours_of_their_meaning(gpu: scgpu.Device) -> None:
-    state = np.array([[REST, 0], [REST - 1000, 0], [THRESHOLD - 1, 0], [300, 0], [REST, 5], [-32768, 0]], "<i2")
-    network = Tape(gpu, [np.zeros((6, 64), bool)], state)
+    state = np.array(
+        [[REST, 0], [REST - 1000, 0], [THRESHOLD - 1, 0], [300, 0], [REST, 5], [-32768, 0], [300, 0], [300, 0]], "<i2"
+    )
+    network = Tape(gpu, [np.zeros((8, 64), bool)], state)
     session = session_of(network)
     session.advance(64)
     pixels = session.picture(1280, 800)
-    panels = _panels.arrange(1280, 800, (6,))
+    panels = _panels.arrange(1280, 800, (8,))
     whole = part(pixels, panels.cells[0])
-    columns = math.ceil(math.sqrt(6 * whole.shape[1] / len(whole)))
-    rows = math.ceil(6 / columns)
+    columns = math.ceil(math.sqrt(8 * whole.shape[1] / len(whole)))
+    rows = math.ceil(8 / columns)
     centres = [
         whole[int((k // columns + 0.5) * len(whole) / rows), int((k % columns + 0.5) * whole.shape[1] / columns)]
         for k in range(6)
@@ -192,10 +194,10 @@ def test_live_potentials_have_the_colours_of_their_meaning(gpu: scgpu.Device) ->
     bright = 0.75 * np.array(_panels.PALETTE[0]) + 0.25 * 255
     assert np.abs(fired - bright).max() <= 2
 
-    # Of the five neurons that are not refractory two are in the first bin, and three in one each.
+    # Of the neurons that are not refractory three are in bin 44, two in the first, one each at rest and at the top.
     side = part(pixels, panels.distributions[0])
     columns_of_bins = ((np.arange(64) + 0.5) * side.shape[1] / 64).astype(int)
-    for up, bins in ((0.7, [0]), (0.3, [0, 32, 44, 63])):
+    for up, bins in ((0.8, [44]), (0.5, [0, 44]), (0.2, [0, 32, 44, 63])):
         light = (side - GROUND).max(axis=2)[int(len(side) * (1 - up)), columns_of_bins]
         assert np.flatnonzero(light > 40).tolist() == bins
 
@@ -442,11 +444,13 @@ def test_live_without_a_display_names_both_ways_out(
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(scgpu.ScgpuError, match=r"no display .*xvfb-run.* or make a picture with --offscreen FILE.png"):
         live.require_display(platform="linux")
-    if sys.platform == "linux":
-        assert cli.main(["live"]) == 2
+    adapters = [device for device in scgpu.devices() if device.kind == "gpu" and device.backend != "OpenGL"]
+    if sys.platform == "linux" and adapters:
+        command = ["live", "--device", str(adapters[0].index)]
+        assert cli.main(command) == 2
         assert "--offscreen FILE.png" in capsys.readouterr().err
         monkeypatch.setenv("DISPLAY", ":12345")
-        assert cli.main(["live"]) == 2
+        assert cli.main(command) == 2
         assert "the display cannot be used" in capsys.readouterr().err
 
 
@@ -471,6 +475,15 @@ def test_live_rejects(
     assert not taped and not (tmp_path / "x.png").exists()
 
 
+def test_live_in_a_window_refuses_opengl(capsys: pytest.CaptureFixture[str]) -> None:
+    # wgpu-native aborts when such an adapter is asked for the formats of a window.
+    adapters = [device for device in scgpu.devices() if device.backend == "OpenGL"]
+    if not adapters:
+        pytest.skip("no OpenGL adapter")
+    assert cli.main(["live", "--device", str(adapters[0].index)]) == 2
+    assert "draws aside only: choose an adapter for Vulkan" in capsys.readouterr().err
+
+
 def test_live_says_what_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -483,6 +496,69 @@ def test_live_says_what_is_not_installed(
     assert "needs glfw" in capsys.readouterr().err
     monkeypatch.setattr(info.importlib.util, "find_spec", lambda name: None)
     assert any("`scgpu live` needs pillow, rendercanvas, glfw" in text for text in info._missing())
+
+
+def test_live_shows_a_saved_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The very spikes of a network that was saved in the middle of a block and goes on in the picture."""
+    from scgpu.live_network import balanced_network
+
+    chosen = scgpu.device("gpu")
+    network = balanced_network(60, seed=5, device="cpu")
+    network.run(100)
+    network.save(tmp_path / "net.npz")
+    following = network.run(90, record="spikes")
+    arguments = ["live", str(tmp_path / "net.npz"), "--offscreen", str(tmp_path / "x.png"), "--device"]
+    assert cli.main([*arguments, str(chosen.index), "--steps", "90", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["title"], found["step"]) == ("net.npz, 60 neurons", 190)
+
+    network = scgpu.SpikingNetwork.load(tmp_path / "net.npz", device=chosen)
+    backend = backend_of(chosen)
+    assert isinstance(backend, GpuBackend)
+    session = live.Session(live.LiveNetwork(network), backend, "saved", live=False)
+    session.controls.zoom = _render.ZOOMS.index((1, 8))
+    session.advance(90)
+    pixels = session.picture(1280, 800)
+    for record, rect in zip(following.values(), _panels.arrange(1280, 800, (48, 12)).rasters, strict=True):
+        light = cells_of(record.count, part(pixels, rect), 8)
+        bits = record.spikes("cpu").bits()[:, -light.shape[1] :]
+        assert bits.any() and np.array_equal(light[:, -bits.shape[1] :] > 25, bits)
+        assert not (light[:, : -bits.shape[1]] > 25).any()  # what was before is not known
+
+    for name, content in (("absent.npz", None), ("junk.npz", b"no network")):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        assert cli.main(["live", str(path), "--offscreen", str(tmp_path / "y.png")]) == 2
+        assert name in capsys.readouterr().err
+
+
+def test_live_stimulus_makes_neurons_fire() -> None:
+    from scgpu.live_network import balanced_network
+
+    network = balanced_network(200, device=scgpu.device("gpu"))
+    session = live.Session(live.LiveNetwork(network), backend_of(network.device), "kicked", live=False)  # type: ignore[arg-type]
+    session.advance(3)
+    session.stimulate()
+    fired = network.run(1, record="counts")
+    assert fired["excitatory"].counts.sum() == 16 and fired["inhibitory"].counts.sum() == 4
+
+
+def test_live_balanced_network_is_one(chosen: scgpu.Device) -> None:
+    from scgpu.live_network import balanced_network
+
+    if chosen.software:
+        pytest.skip("the same bits as on cpu, by the tests of networks")
+    network = balanced_network(1000, seed=3, device=chosen)
+    network.run(1000)
+    recording = network.run(4000, record="spikes")
+    rate = recording["excitatory"].rates().mean() / 1e-4
+    assert 2 < rate < 60
+    assert np.nanmean(recording["excitatory"].cv_isi()) > 0.4  # irregular
+    lowest = min(int(one.get_state()["v"].min()) for one in network.populations)
+    assert lowest > -30_000  # far from where 16 bits would wrap
+    with pytest.raises(ValueError, match="neurons must be from 20 to 50000; got 19"):
+        balanced_network(19)
 
 
 def test_live_pictures_never_replace_each_other(tmp_path: Path) -> None:

@@ -206,7 +206,9 @@ def test_live_window_shows_the_network_and_obeys(display: Display, tmp_path: Pat
         time.sleep(0.5)
         plain = shown()
         display.press(window, "h")
-        wait_for("the list of keys", lambda: (shown()[200:400, 300:600] != plain[200:400, 300:600]).mean() > 0.5, process)
+        wait_for(
+            "the list of keys", lambda: (shown()[200:400, 300:600] != plain[200:400, 300:600]).mean() > 0.5, process
+        )
 
         display.press(window, "p")
         path = tmp_path / f"scgpu-live-{paused + 2}.png"

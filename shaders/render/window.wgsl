@@ -229,11 +229,12 @@ fn distribution(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32
     let y = (params.top + params.height - position.y) / params.height;
     let own = params.population * BIN_COUNT;
     var most = 1u;
-    for (var bin = 0u; bin < BIN_COUNT; bin++) {
+    // The first bin has all that is below, and may be cut.
+    for (var bin = 1u; bin < BIN_COUNT; bin++) {
         most = max(most, bins[own + bin]);
     }
     let bin = min(u32(x), BIN_COUNT - 1u);
-    let share = f32(bins[own + bin]) / f32(most) * 0.92;
+    let share = min(f32(bins[own + bin]) / f32(most), 1.0) * 0.92;
     if (y > share) {
         return vec4(0.0);
     }
