@@ -136,7 +136,7 @@ class View:
     def tick_steps(self) -> int:
         """Steps between two lines of the time axis: a round number, wide enough apart for their texts."""
         least = 90 * self.panels.scale * self.steps_per_pixel
-        power = 10 ** max(math.floor(math.log10(least)), 0)
+        power = int(10.0 ** max(math.floor(math.log10(least)), 0))
         return next(nice * power for nice in (1, 2, 5, 10) if nice * power >= least or nice == 10)
 
     @property
@@ -212,7 +212,8 @@ class Renderer:
                 f"drawing keeps {LEAST_RING_BLOCKS} blocks of 64 steps of all neurons, {LEAST_RING_BLOCKS * block:,} "
                 f"bytes for {self._total:,} of them, and {self._backend.device} binds {self._backend.largest_buffer:,}"
             )
-        return 1 << min(most, RING_BLOCKS).bit_length() - 1
+        largest: int = min(most, RING_BLOCKS)
+        return 1 << largest.bit_length() - 1
 
     def _make_tally(self) -> None:
         entries = [

@@ -30,7 +30,7 @@ class Tape:
 
     step_seconds: float | None = None
 
-    def __init__(self, device: scgpu.Device, spikes: Sequence[NDArray[Any]], state: NDArray[np.int16] | None = None):
+    def __init__(self, device: scgpu.Device, spikes: Sequence[NDArray[Any]], state: Any = None) -> None:
         backend = backend_of(device)
         assert isinstance(backend, GpuBackend)
         self.backend = backend
