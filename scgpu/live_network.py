@@ -115,7 +115,7 @@ def balanced_network(neurons: int = 4000, *, seed: int = 0, device: str | int | 
     neurons = arguments.integer("neurons", neurons, LEAST_NEURONS, MOST_NEURONS)
     random = np.random.default_rng(seed)
     excitatory_count = neurons * 4 // 5
-    threshold, fraction = 8192, 12
+    threshold, fraction = 4096, 12
     leak = 2**fraction // 200  # a step of a time constant of 200 steps
     params = LifParameters(
         leak_k=leak, gain_k=2**fraction, v_threshold=threshold, refractory_period=20, fraction=fraction
