@@ -37,12 +37,13 @@ HOT: Colour = (240, 130, 74)  # and near the threshold
 
 DESIGN_SIZE = 1280, 800  # the picture for which lengths below are given in pixels
 LEAST_SIZE, MOST_SIZE = 200, 8192  # of a picture, in each direction
+LEAST_FONT = 9  # pixels: smaller letters cannot be read
 
 KEYS = (
     ("space", "pause or go on"),
     ("s, right", "a single step"),
     ("+ -, up down", "twice or half as fast"),
-    ("i", "stimulate: a strong input to a tenth of the neurons, once"),
+    ("i", "stimulate a tenth of the neurons"),
     ("z Z, scroll", "zoom in time"),
     ("p", "save a picture"),
     ("h", "this list"),
@@ -172,7 +173,7 @@ class _Layer:
 
     def text(self, place: tuple[float, float], text: str, size: float, colour: Colour, anchor: str = "ls") -> float:
         """Write at a place in pixels; the anchor is Pillow's. Returns the width in pixels."""
-        font = _font(max(round(size * self._scale), 6))
+        font = _font(max(round(size * self._scale), LEAST_FONT))
         self._draw.text(place, text, fill=colour, font=font, anchor=anchor)
         return float(font.getlength(text))
 
@@ -182,14 +183,12 @@ class _Layer:
         self._draw.rounded_rectangle(box, radius=8 * self._scale, fill=(14, 18, 25, 238), outline=(48, 58, 74, 255))
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The layer, colours multiplied by their opacity."""
-        straight = np.asarray(self._image, np.uint16)
-        opacity = straight[..., 3:]
-        return np.concatenate([(straight[..., :3] * opacity + 127) // 255, opacity], axis=2).astype(np.uint8)
+        """The layer."""
+        return np.asarray(self._image, np.uint8)
 
 
 def texts(panels: Panels, facts: Facts) -> NDArray[np.uint8]:
-    """The layer of texts: shape (height, width, 4), colours multiplied by their opacity."""
+    """The layer of texts: uint8, shape (height, width, 4), colours and their opacity."""
     layer, unit = _Layer(panels), panels.scale
     right = panels.cells[0].left + panels.cells[0].width
     layer.text((20 * unit, 35 * unit), facts.title, 19, BRIGHT)

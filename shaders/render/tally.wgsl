@@ -84,10 +84,7 @@ fn accumulate(@builtin(local_invocation_index) lane: u32) {
         total += sums[k];
     }
     let ring = 64u * params.ring_blocks;
-    // Steps that were not run yet keep what they have: their place still holds the ring's oldest.
-    if (block_begin + lane < params.step) {
-        totals[params.population * ring + ((block_begin + lane) & (ring - 1u))] = total;
-    }
+    totals[params.population * ring + ((block_begin + lane) & (ring - 1u))] = total;
 }
 
 @compute @workgroup_size(64)

@@ -29,8 +29,7 @@ fn colour() -> vec3<f32> {
     return vec3(params.red, params.green, params.blue);
 }
 
-// From here on the rings hold spikes and totals: all but one block, whose place in the totals still
-// holds what the newest steps have not replaced.
+// From here on the rings hold spikes, and totals before them: all but one block.
 fn oldest_step() -> u32 {
     let blocks = (params.step + 63u) / 64u + 1u;
     return select(0u, (blocks - params.ring_blocks) * 64u, blocks > params.ring_blocks);
@@ -245,5 +244,6 @@ fn distribution(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32
 
 @fragment
 fn labels(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32> {
-    return textureLoad(texts, vec2<u32>(position.xy), 0);
+    let text = textureLoad(texts, vec2<u32>(position.xy), 0);
+    return vec4(text.rgb * text.a, text.a);
 }
