@@ -64,7 +64,7 @@ class LiveNetwork:
     def run(self, n_steps: int) -> Sequence[GpuBuffer]:
         """Advance by steps within a block of 64; the buffers with the spikes of that block."""
         self._network.run(n_steps, progress=False)
-        return self._network.newest_words()
+        return self._network._newest_words()
 
 
 class _Rows(NamedTuple):

@@ -372,7 +372,7 @@ class SpikingNetwork:
         """Where the network runs."""
         return self._backend.device
 
-    def newest_words(self) -> list[Any]:
+    def _newest_words(self) -> list[Any]:
         """For each population the buffer with the spikes of the segment that was run last, for `scgpu live`.
 
         The word of neuron i in block b of the segment is at ``b * count + i``; bits outside of the segment's
