@@ -19,7 +19,7 @@ import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -65,7 +65,7 @@ def _quiet_egl() -> Iterator[None]:
         os.environ.pop("XDG_RUNTIME_DIR", None)
 
 
-class _Translated:
+class _Translated(AbstractContextManager[None]):
     """A block whose wgpu errors become ours."""
 
     __slots__ = ("_what",)
@@ -500,6 +500,17 @@ class GpuBackend:
                 "this GPU device belongs to the parent of a forked process; make layers and bitstreams anew "
                 "in the child, or start it with multiprocessing's 'spawn'"
             )
+
+    @property
+    def wgpu_device(self) -> Any:
+        """The device of wgpu-py, for `scgpu._render`, which draws with it."""
+        self._check_process()
+        return self._gpu
+
+    @staticmethod
+    def translated(what: str) -> AbstractContextManager[None]:
+        """A block whose wgpu errors become ours."""
+        return _Translated(what)
 
     def require(self, nbytes: int) -> None:
         """Refuse a buffer that is larger than the adapter can bind."""

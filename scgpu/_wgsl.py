@@ -112,6 +112,14 @@ def expand(op: _abi.Op, folder: Path, files: Iterable[tuple[str, str]] = ()) -> 
     return Source("\n".join(lines) + "\n", tuple(origins))
 
 
+def render_source(name: str, header: Iterable[str]) -> Source:
+    """A shader of ``shaders/render/`` of this installation, behind the declarations in ``header``."""
+    first = list(header)
+    lines = (shader_folder() / "render" / f"{name}.wgsl").read_text(encoding="utf-8").splitlines()
+    origins = [("_render.py", 0) for _ in first] + [(f"{name}.wgsl", number) for number in range(1, len(lines) + 1)]
+    return Source("\n".join((*first, *lines)) + "\n", tuple(origins))
+
+
 @cache
 def source(op_name: str, files: tuple[tuple[str, str], ...] = ()) -> Source:
     """The complete shader of an operation of this installation, with the files of a variant."""

@@ -18,6 +18,7 @@ from scgpu.devices import device, devices, problems
 from scgpu.errors import NativeLibraryError
 
 DEMO_MODULES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "rich": "rich"}
+LIVE_MODULES = {"PIL": "pillow", "rendercanvas": "rendercanvas", "glfw": "glfw"}
 LAYERS = ((64, 32), (256, 128), (1000, 500), (4096, 4096))
 SHOWN_LIMITS = (
     "max-storage-buffer-binding-size",
@@ -40,9 +41,10 @@ def _missing() -> list[str]:
     texts = problems()
     if not any(known.kind == "gpu" and not known.software for known in devices()):
         texts.append("no hardware GPU adapter: 'auto' takes cpu; for a GPU install its vendor's Vulkan driver")
-    absent = [package for module, package in DEMO_MODULES.items() if importlib.util.find_spec(module) is None]
-    if absent:
-        texts.append(f"`scgpu demo` needs {', '.join(absent)}; run: pip install 'scgpu[demo]'")
+    for command, modules in (("demo", DEMO_MODULES), ("live", LIVE_MODULES)):
+        absent = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
+        if absent:
+            texts.append(f"`scgpu {command}` needs {', '.join(absent)}; run: pip install 'scgpu[{command}]'")
     return texts
 
 

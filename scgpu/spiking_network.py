@@ -169,11 +169,12 @@ class Kind(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """The kernel calls of some steps, the tapes to fill before, and what each of the buffers read is."""
+    """The kernel calls of some steps, the tapes to fill before, what each of the buffers read is, and the spikes."""
 
     program: Program
     tapes: list[tuple[Player, Any]]
     reads: list[tuple[str, str]]
+    words: dict[Population, Any]
 
 
 class Pieces:
@@ -307,6 +308,7 @@ class SpikingNetwork:
         self._players = {key: source.player(backend) for key, source in sources.items()}
         self._clock = backend.upload(np.zeros(1, "<u4"))
         self._segments: OrderedDict[Kind, Segment] = OrderedDict()
+        self._newest: Segment | None = None
         for index, population in enumerate(self.populations):
             population._join(self, f"population_{index}")
 
@@ -370,6 +372,14 @@ class SpikingNetwork:
         """Where the network runs."""
         return self._backend.device
 
+    def _newest_words(self) -> list[Any]:
+        """For each population the buffer with the spikes of the segment that was run last, for `scgpu live`.
+
+        The word of neuron i in block b of the segment is at ``b * count + i``; bits outside of the segment's
+        steps are unspecified.
+        """
+        return [self._newest.words[one] for one in self.populations] if self._newest else []
+
     def _segment(self, kind: Kind) -> Segment:
         """The program of a kind of segment, made once."""
         segment = self._segments.get(kind)
@@ -411,6 +421,7 @@ class SpikingNetwork:
             backend.program(steps, [*buffers, self._clock]),
             [(self._players[key], tape) for key, tape in tapes.items()],
             reads,
+            words,
         )
 
     def _asked(self, record: Any) -> dict[Population, str]:
@@ -617,6 +628,7 @@ class _Run:
         segment = network._segment(Kind(phase, steps, self._spikes, self._voltages))
         for player, tape in segment.tapes:
             player.play(tape, network.step // BLOCK_STEPS, block_count(phase, steps))
+        network._newest = segment
         try:
             submission = segment.program.submit(network._clock, np.array([network.step], "<u4"))
         except BaseException:

@@ -20,7 +20,7 @@ import check_shaders
 import hatch_build
 import pytest
 
-from scgpu import _abi, _cpu, _wgsl
+from scgpu import _abi, _cpu, _render, _wgsl
 from scgpu.errors import NativeLibraryError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -271,14 +271,18 @@ def test_check_shaders_reports_failures_with_their_origin(naga: Path) -> None:
     problems = {(row["op"], row["check"]): row["problem"] for row in json.loads(done.stdout) if row["problem"]}
     name, line = _wgsl.source("dense").origins[23]
     assert f"dense.wgsl:24:3 ({name}:{line})" in problems.pop(("dense", "valid"))
-    assert problems == {(op, "MSL"): "naga wrote nothing" for op in _abi.OPS if op != "dense"}
+    others = {*_abi.OPS, *_render.ENTRY_POINTS} - {"dense"}
+    assert problems == {(name, "MSL"): "naga wrote nothing" for name in others}
     assert run(sys.executable, "tools/check_shaders.py", NAGA=str(naga)).returncode == 1
 
 
 def test_check_shaders_compares_names(naga: Path) -> None:
     source = _wgsl.Source(_wgsl.source("count").text.replace("fn count(", "fn other("), ())
-    names = next(check_shaders.check_variant(_abi.OPS["count"], source, "", {"wg_size": 64, "tile": 2}, str(naga)))
-    assert "entry points are ['other'], not one called 'count'" in names.problem
+    checks = check_shaders.check_shader(
+        "count", source, str(naga), entry_points={"count": "compute"}, overrides={"wg_size": 64, "tile": 2}
+    )
+    names = next(checks)
+    assert "entry points are {'other': 'compute'}, not {'count': 'compute'}" in names.problem
     assert "has no override tile" in names.problem
 
 

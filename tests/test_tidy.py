@@ -10,7 +10,7 @@ from pathlib import Path
 import gen_abi
 import pytest
 
-from scgpu import _abi, _wgsl, oracle, parity
+from scgpu import _abi, _render, _wgsl, oracle, parity
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "scgpu"
@@ -88,6 +88,13 @@ def test_shared_shaders_are_all_imported() -> None:
         for variant in range(len(op.variants)):
             used |= {name for name, _ in _wgsl.expand(op, ROOT / "shaders", op.files(variant)).origins}
     assert {path.name for path in (ROOT / "shaders" / "shared").iterdir()} <= used
+
+
+def test_shaders_that_draw_are_those_that_the_renderer_names() -> None:
+    assert {path.stem for path in (ROOT / "shaders" / "render").iterdir()} == set(_render.ENTRY_POINTS)
+    # A pipeline that draws is made by the device of scgpu._gpu, so nothing else needs to import wgpu.
+    drawing = {path.name for path in PACKAGE.rglob("*.py") if "render_pipeline" in path.read_text()}
+    assert drawing == {"_render.py"}
 
 
 def test_one_module_imports_wgpu_and_one_loads_the_library() -> None:
