@@ -11,13 +11,9 @@
 const std = @import("std");
 const abi = @import("abi.zig");
 
-const lanes = std.simd.suggestVectorLength(i32) orelse 4;
-
-/// Spikes that are collected before their rows are walked: by step, so that one slot of the inbox stays
-/// near, with the rows ahead on their way.
+/// Sources that fired are collected, and their spikes delivered step by step, so that one slot of the inbox
+/// stays near.
 const batch = 512;
-const ahead = 2;
-const prefetched_lines = 8;
 
 const Spike = struct { begin: usize, end: usize };
 
@@ -29,43 +25,50 @@ fn rowOf(call: *const abi.Propagate, source: usize) struct { usize, usize } {
     }
     const begin: usize = call.rows[source];
     const end: usize = call.rows[source + 1];
-    if (call.target_begin == 0 and call.target_end == call.target_count) return .{ begin, end };
     const targets = call.targets[begin..end];
-    return .{ begin + lowerBound(targets, call.target_begin), begin + lowerBound(targets, call.target_end) };
+    return .{ begin + firstFrom(call, targets, call.target_begin), begin + firstFrom(call, targets, call.target_end) };
 }
 
-fn lowerBound(targets: []const u32, least: u32) usize {
-    return std.sort.lowerBound(u32, targets, least, struct {
-        fn compare(wanted: u32, target: u32) std.math.Order {
-            return std.math.order(wanted, target);
-        }
-    }.compare);
+/// How many targets of a row lie before one. Most rows are spread evenly, and all of them are far from any
+/// cache: a walk from the likely place meets fewer lines than halving.
+fn firstFrom(call: *const abi.Propagate, targets: []const u32, least: u32) usize {
+    if (least == 0) return 0;
+    if (least == call.target_count) return targets.len;
+    var place: usize = @intCast(@as(u64, targets.len) * least / call.target_count);
+    while (place > 0 and targets[place - 1] >= least) place -= 1;
+    while (place < targets.len and targets[place] < least) place += 1;
+    return place;
 }
 
-/// Bring the beginning of a row near; the rest follows it by itself.
-inline fn prefetch(call: *const abi.Propagate, spike: Spike) void {
-    inline for (0..prefetched_lines) |line| {
-        if (line % 2 == 0) @prefetch(call.weights + spike.begin + 32 * (line / 2), .{});
-        if (call.dense == 0) @prefetch(call.targets + spike.begin + 16 * line, .{});
-    }
-}
+/// Synapses whose weights fill a cache line, and whose targets fill two.
+const line_synapses = 32;
 
-/// Add the rows of some spikes to a slot of the inbox.
-fn deliver(call: *const abi.Propagate, spikes: []const Spike, slot: [*]i32) void {
+/// Add the rows of some spikes to a slot of the inbox, each with the next one on its way: rows lie anywhere
+/// in memory, and are too short for the processor to find out by itself how they go on.
+fn deliver(comptime dense: bool, call: *const abi.Propagate, spikes: []const Spike, slot: [*]i32) void {
     for (spikes, 0..) |spike, index| {
-        if (index + ahead < spikes.len) prefetch(call, spikes[index + ahead]);
+        const next = spikes[@min(index + 1, spikes.len - 1)];
         const weights = call.weights[spike.begin..spike.end];
-        if (call.dense != 0) {
-            const sums = slot + call.target_begin;
-            var j: usize = 0;
-            while (j + lanes <= weights.len) : (j += lanes) {
-                const more: @Vector(lanes, i16) = weights[j..][0..lanes].*;
-                const sum: @Vector(lanes, i32) = sums[j..][0..lanes].*;
-                sums[j..][0..lanes].* = sum +% @as(@Vector(lanes, i32), more);
+        const targets = if (dense) slot + call.target_begin else call.targets[spike.begin..spike.end];
+        var i: usize = 0;
+        while (i + line_synapses <= weights.len) : (i += line_synapses) {
+            if (next.begin + i < next.end) {
+                @prefetch(call.weights + next.begin + i, .{});
+                if (!dense) {
+                    @prefetch(call.targets + next.begin + i, .{});
+                    @prefetch(call.targets + next.begin + i + line_synapses / 2, .{});
+                }
             }
-            while (j < weights.len) : (j += 1) sums[j] +%= weights[j];
-        } else {
-            for (call.targets[spike.begin..spike.end], weights) |target, weight| slot[target] +%= weight;
+            const line = weights[i..][0..line_synapses];
+            if (dense) {
+                const sums: @Vector(line_synapses, i32) = targets[i..][0..line_synapses].*;
+                targets[i..][0..line_synapses].* = sums +% @as(@Vector(line_synapses, i32), @as(@Vector(line_synapses, i16), line.*));
+            } else {
+                inline for (line, targets[i..][0..line_synapses]) |weight, target| slot[target] +%= weight;
+            }
+        }
+        while (i < weights.len) : (i += 1) {
+            if (dense) targets[i] +%= weights[i] else slot[targets[i]] +%= weights[i];
         }
     }
 }
@@ -99,7 +102,8 @@ pub fn propagate(call: *const abi.Propagate) callconv(.c) void {
                 waiting += 1;
             }
             const step = bit - call.first_bit;
-            deliver(call, spikes[0..waiting], call.inbox + (first + step) % call.slot_count * count);
+            const slot = call.inbox + (first + step) % call.slot_count * count;
+            if (call.dense != 0) deliver(true, call, spikes[0..waiting], slot) else deliver(false, call, spikes[0..waiting], slot);
         }
     }
 }

@@ -270,9 +270,16 @@ pub const drive = struct {
     }
 };
 
-/// Divided by target: every part looks at all spikes, and adds to neurons of its own.
+/// Divided by step, for slots of the inbox that no other step adds to; few steps are divided by target, where
+/// every part has to look for its own in each row.
 pub const propagate = struct {
+    const least_steps = 8;
+
+    fn byStep(call: *const abi.Propagate) bool {
+        return call.step_count >= least_steps and call.step_count <= call.slot_count;
+    }
     pub fn units(call: *const abi.Propagate) u64 {
+        if (byStep(call)) return call.step_count;
         return (@as(u64, call.target_end -| call.target_begin) + 63) / 64;
     }
     pub fn nanoseconds(call: *const abi.Propagate) u64 {
@@ -280,8 +287,14 @@ pub const propagate = struct {
     }
     pub fn part(call: *const abi.Propagate, begin: u64, end: u64) abi.Propagate {
         var p = call.*;
-        p.target_begin = @intCast(call.target_begin + 64 * begin);
-        p.target_end = @intCast(@min(call.target_begin + 64 * end, call.target_end));
+        if (byStep(call)) {
+            p.first_bit += @intCast(begin);
+            p.step_offset += @intCast(begin);
+            p.step_count = @intCast(end - begin);
+        } else {
+            p.target_begin = @intCast(call.target_begin + 64 * begin);
+            p.target_end = @intCast(@min(call.target_begin + 64 * end, call.target_end));
+        }
         return p;
     }
 };
