@@ -77,7 +77,9 @@ def large_cases() -> list[Case]:
         "parameter_stride": 333,
         "record_words": 1,
         "word_begin": 1,
+        "first_bit": 0,
         "row_words": 38,
+        "record_begin": 2,
         "record_spikes": 1,
         "spike_stride": 2305,
         "record_voltages": 1,
@@ -94,8 +96,10 @@ def large_cases() -> list[Case]:
             "currents": rng.integers(0, 300, 333 * 2303),
             "noises": rng.integers(-9, 9, 333 * 2303),
             "counts": u32(333),
+            "words": words(333, 39),
         }
         made.append(make_case("lif", params, inputs))
+    made += network_cases(rng)
     poisson = {"domain": 3 << 24, "key_lo": 5, "key_hi": 6, "weight": 2**32 - 7, "entry_count": 21}
     for neurons, steps, slots in ((10_001, 15, 16), (3_003, 9, 4), (40_007, 1, 1)):
         params = {"neuron_count": neurons, "block_begin": 2, "block_end": -(-neurons // 4), "step_offset": 3}
@@ -105,6 +109,48 @@ def large_cases() -> list[Case]:
     made += plastic_cases(rng)
     params = {"element_count": 70_001, "offset": 5, "full_scale": 2**31, "floor": 0}
     made.append(make_case("activation", params, {"counts": u32(70_001)}))
+    return made
+
+
+def network_cases(rng: np.random.Generator) -> list[Case]:
+    """Calls of lif, drive and propagate as networks make them; propagate is divided by step, or by target."""
+    n_neurons = 7003
+    lif = dict.fromkeys(OPS["lif"].params, 0) | {"neuron_count": n_neurons, "step_count": 33, "data_width": 16}
+    lif |= {"fraction": 8, "parameter_stride": 1, "current_neuron_stride": 1, "current_step_stride": n_neurons}
+    lif |= {"record_words": 1, "row_words": 1, "word_begin": 9, "first_bit": 21}
+    inputs: dict[str, Any] = {
+        "parameters": np.array([20, 256, 3, -9, 256, 4]),
+        "state": rng.integers(-5, 9, 2 * n_neurons),
+        "currents": rng.integers(0, 300, 33 * n_neurons),
+        "noises": np.zeros(1),
+        "words": rng.integers(0, 2**64, n_neurons + 9, dtype=np.uint64),
+        "counts": np.zeros(n_neurons),
+    }
+    made = [make_case("lif", lif, inputs)]
+    for steps, slots in ((20, 21), (20, 7)):
+        params = {"neuron_count": n_neurons, "step_offset": 5, "step_count": steps, "slot_count": slots}
+        params |= {"constant_stride": 1, "current_neuron_stride": 30, "current_step_count": 30, "row_stride": 7004}
+        inputs = {"clock": np.array([7]), "inbox": rng.integers(-(2**16), 2**16, slots * n_neurons)}
+        inputs |= {
+            name: rng.integers(-999, 999, n_neurons * size) for name, size in (("constants", 1), ("currents", 30))
+        }
+        made.append(make_case("drive", params, inputs))
+    sources, targets, row = 3001, 2003, 400
+    for steps, slots, dense in ((20, 21, 0), (20, 7, 0), (3, 21, 0), (20, 20, 1), (3, 21, 1)):
+        columns = np.sort(np.minimum(rng.integers(0, targets, (sources, row)), rng.integers(1, targets, (sources, 1))))
+        params = {"source_count": sources, "target_count": targets, "target_begin": 0, "target_end": targets}
+        params |= {"synapse_count": sources * (targets if dense else row), "longest_row": targets if dense else row}
+        params |= {"dense": dense, "step_offset": 5, "step_count": steps, "first_bit": 30, "word_begin": 1}
+        params |= {"word_stride": 1, "delay": 3, "slot_count": slots}
+        inputs = {
+            "clock": np.array([77]),
+            "words": rng.integers(0, 2**64, sources + 1, dtype=np.uint64) & rng.integers(0, 2**63, dtype=np.uint64),
+            "rows": np.arange(0 if dense else sources + 1) * row,
+            "targets": columns.reshape(-1)[: 0 if dense else None],
+            "weights": rng.integers(-99, 99, params["synapse_count"]),
+            "inbox": rng.integers(-99, 99, slots * targets),
+        }
+        made.append(make_case("propagate", params, inputs))
     return made
 
 
