@@ -270,17 +270,23 @@ pub const drive = struct {
     }
 };
 
-/// Divided by step, for slots of the inbox that no other step adds to; few steps are divided by target, where
-/// every part has to look for its own in each row.
+/// Divided by step where each has a slot of its own, else by target: then every part looks at all spikes.
 pub const propagate = struct {
-    const least_steps = 8;
+    /// Synapses of a row that a part should have, so that finding where it begins does not count.
+    const row_part = 512;
 
     fn byStep(call: *const abi.Propagate) bool {
-        return call.step_count >= least_steps and call.step_count <= call.slot_count;
+        return call.step_count > 1 and call.step_count <= call.slot_count;
+    }
+    /// Targets that go together.
+    fn targets(call: *const abi.Propagate) u64 {
+        const all: u64 = call.target_count;
+        const few = if (call.dense != 0) 0 else all * row_part / @max(1, call.longest_row);
+        return (@max(64, @min(few, all)) + 63) / 64 * 64;
     }
     pub fn units(call: *const abi.Propagate) u64 {
         if (byStep(call)) return call.step_count;
-        return (@as(u64, call.target_end -| call.target_begin) + 63) / 64;
+        return (@as(u64, call.target_end -| call.target_begin) + targets(call) - 1) / targets(call);
     }
     pub fn nanoseconds(call: *const abi.Propagate) u64 {
         return call.synapse_count / 64;
@@ -288,12 +294,12 @@ pub const propagate = struct {
     pub fn part(call: *const abi.Propagate, begin: u64, end: u64) abi.Propagate {
         var p = call.*;
         if (byStep(call)) {
+            p.step_offset +%= @intCast(begin);
             p.first_bit += @intCast(begin);
-            p.step_offset += @intCast(begin);
             p.step_count = @intCast(end - begin);
         } else {
-            p.target_begin = @intCast(call.target_begin + 64 * begin);
-            p.target_end = @intCast(@min(call.target_begin + 64 * end, call.target_end));
+            p.target_begin = @intCast(call.target_begin + targets(call) * begin);
+            p.target_end = @intCast(@min(call.target_begin + targets(call) * end, call.target_end));
         }
         return p;
     }

@@ -64,7 +64,8 @@ class LiveNetwork:
     def run(self, n_steps: int) -> Sequence[GpuBuffer]:
         """Advance by steps within a block of 64; the buffers with the spikes of that block."""
         self._network.run(n_steps, progress=False)
-        return self._network._newest_words()
+        newest = self._network._segments.newest
+        return [newest.words[one] for one in self._network.populations] if newest else []
 
 
 class _Rows(NamedTuple):

@@ -14,11 +14,12 @@ from scgpu import archive, arguments
 from scgpu.archive import Archive, Format
 from scgpu.backend import Device
 from scgpu.drive import ConstantCurrent, CurrentArray
+from scgpu.network_kernels import External
 from scgpu.poisson import PoissonInput
 from scgpu.population import LifParameters, Population
 from scgpu.propagate import Projection
 from scgpu.spike_source import BernoulliSource, SpikeSource, SpikeTrain
-from scgpu.spiking_network import MOST_STEPS, Input, SpikingNetwork
+from scgpu.spiking_network import MOST_STEPS, SpikingNetwork
 from scgpu.stdp import PairStdp
 
 FORMAT = Format("spiking network", 1, "SpikingNetwork.save")
@@ -95,7 +96,7 @@ def _projection(network: SpikingNetwork, one: Projection) -> tuple[Entry, Arrays
     return entry, arrays
 
 
-def _input(network: SpikingNetwork, one: Input) -> tuple[Entry, Arrays]:
+def _input(network: SpikingNetwork, one: External) -> tuple[Entry, Arrays]:
     target = network.populations.index(one.target)
     if isinstance(one, PoissonInput):
         numbers = {"mean": one.mean, "weight": one.weight, "seed": one.seed, "tensor_id": one.tensor_id}
@@ -172,7 +173,7 @@ class _Reader:
         plasticity = None if rule is None else PairStdp(**rule)
         return Projection(source, target, weights, delay=entry["delay"], plasticity=plasticity)
 
-    def _input(self, place: int, entry: Mapping[str, Any], populations: Sequence[Population]) -> Input:
+    def _input(self, place: int, entry: Mapping[str, Any], populations: Sequence[Population]) -> External:
         target = populations[arguments.integer("target", entry["target"], 0, 2**32)]
         kind = arguments.choice("kind", entry["kind"], ("constant", "array", "poisson"))
         if kind == "poisson":

@@ -219,6 +219,20 @@ def same(left: Any, right: Any) -> bool:
     return bool(np.array_equal(left, right))
 
 
+def test_populations_that_nothing_arrives_at(chosen: scgpu.Device) -> None:
+    def steady(device: Any) -> tuple[scgpu.SpikingNetwork, list[scgpu.Population]]:
+        both = [cells(device, 70, name) for name in ("alone", "silent")]
+        values = np.arange(70) - 9
+        return scgpu.SpikingNetwork(both, [], [scgpu.ConstantCurrent(both[0], values)] * 1), both
+
+    network, both = steady(chosen)
+    parts = [network.run(length, record="both") for length in (1, 70, 129)]
+    _, v = scgpu.batch_lif_run_multi(70, 200, 20, 256, (np.arange(70) - 9).astype(np.int16), device="numpy")
+    found = np.concatenate([part["alone"].voltages for part in parts], axis=1)
+    assert np.array_equal(found, v) and not parts[2]["silent"].voltages.any()
+    assert parts[2]["alone"].counts.sum() > 300 and network._cells[both[0]].drives.size == 0
+
+
 @pytest.mark.parametrize("delays", [(1, 2, 3), (13, 40, 15)])
 def test_any_cut_gives_the_same_bits(chosen: scgpu.Device, delays: tuple[int, int, int]) -> None:
     whole = run_in(everything(chosen, delays), [1000])
@@ -375,11 +389,11 @@ def test_a_failed_run_is_told_until_reset(chosen: scgpu.Device, tmp_path: Any, m
     network.reset()
 
     def fails(self: Any, *given: Any) -> Any:
-        if network.step > 64 and any(buffer is network._clock for buffer in self._read):
+        if any(buffer is network._segments.clock for buffer in self._read) and given[1] > 64:
             raise scgpu.GpuError("the adapter is gone")
         return real(self, *given)
 
-    program = type(network._backend.program([], [network._clock]))
+    program = type(network._backend.program([], [network._segments.clock]))
     real = program.submit
     monkeypatch.setattr(program, "submit", fails)
     with pytest.raises(scgpu.GpuError, match="the adapter is gone"):

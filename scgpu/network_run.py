@@ -1,0 +1,303 @@
+"""A run of a network: segments of its steps, one submission each, and what comes back of them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgpu.backend import Backend, Program, Step, Submission
+from scgpu.errors import ScgpuError
+from scgpu.network_kernels import Cells, Synapses
+from scgpu.population import Population
+from scgpu.progress import Progress
+from scgpu.recording import PopulationRecord, Recording
+from scgpu.spike_source import Player, SpikeSource
+from scgpu.timeline import BLOCK_STEPS, block_count, intervals, segment_steps
+
+# A segment is one submission. Longer ones cost less, shorter ones let Ctrl-C and the progress bar through.
+MOST_BLOCKS = 16
+SEGMENT_SECONDS = 0.05
+SEGMENTS_KEPT = 128
+SEGMENT_BYTES = 1 << 26  # of records of a segment
+PENDING = 4  # segments whose records are on their way
+
+
+class Kind(NamedTuple):
+    """What segments of one program have in common."""
+
+    phase: int
+    steps: int
+    spikes: frozenset[str]
+    voltages: frozenset[str]
+
+
+class Segment(NamedTuple):
+    """The kernel calls of some steps, the tapes to fill before, what each of the buffers read is, and the spikes."""
+
+    program: Program
+    tapes: list[tuple[Player, Any]]
+    reads: list[tuple[str, str]]
+    words: dict[Population, Any]
+
+
+class Segments:
+    """The programs of a network, kept by kind, and the clock that they read.
+
+    Attributes
+    ----------
+    clock : buffer of u32, 1 element
+        The step at which the segment that runs begins.
+    newest : Segment or None
+        The one that was started last; bits of its words outside of its steps are unspecified.
+    backend, cells
+        The device, and what the network has for each population.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        cells: Mapping[Population, Cells],
+        synapses: Sequence[Synapses],
+        longest: int,
+    ) -> None:
+        self.backend = backend
+        self.cells = cells
+        self._synapses = synapses
+        self._longest = longest
+        sources = [one.projection.source for one in synapses]
+        self._players = {id(one): one.player(backend) for one in sources if isinstance(one, SpikeSource)}
+        self._kept: OrderedDict[Kind, Segment] = OrderedDict()
+        self.clock = backend.upload(np.zeros(1, "<u4"))
+        self.newest: Segment | None = None
+
+    def of(self, kind: Kind) -> Segment:
+        """The program of a kind of segment, made once."""
+        segment = self._kept.get(kind)
+        if segment is None:
+            if len(self._kept) >= SEGMENTS_KEPT:
+                self._kept.popitem(last=False)
+            segment = self._kept[kind] = self._build(kind)
+        self._kept.move_to_end(kind)
+        return segment
+
+    def _build(self, kind: Kind) -> Segment:
+        backend, blocks = self.backend, block_count(kind.phase, kind.steps)
+        words = {one: backend.empty("u64", blocks * one.count) for one in self.cells}
+        stride = kind.steps + kind.steps % 2
+        voltages = {
+            one: (backend.empty("i16", one.count * stride), stride)
+            if one.name in kind.voltages
+            else (backend.empty("i16", 0), 0)
+            for one in self.cells
+        }
+        tapes = {key: backend.empty("u64", player.count * blocks) for key, player in self._players.items()}
+        steps: list[Step] = []
+        for interval in intervals(kind.phase, kind.steps, self._longest):
+            for population, cells in self.cells.items():
+                steps += cells.steps(self.clock, words[population], voltages[population], interval)
+            for synapses in self._synapses:
+                source, target = synapses.projection.source, synapses.projection.target
+                if isinstance(source, Population):
+                    spikes, spacing = words[source], 1
+                else:
+                    spikes, spacing = tapes[id(source)], blocks
+                steps += synapses.steps(self.clock, spikes, spacing, words[target], interval)
+        reads = [(str(one.name), "words") for one in self.cells if one.name in kind.spikes]
+        reads += [(str(one.name), "voltages") for one in self.cells if one.name in kind.voltages]
+        by_name = {one.name: one for one in self.cells}
+        buffers = [words[by_name[name]] if what == "words" else voltages[by_name[name]][0] for name, what in reads]
+        # The clock tells the end of a segment that records nothing.
+        return Segment(
+            backend.program(steps, [*buffers, self.clock]),
+            [(self._players[key], tape) for key, tape in tapes.items()],
+            reads,
+            words,
+        )
+
+    def prepare(self, kind: Kind, step: int) -> Segment:
+        """The segment of a kind that begins at a step, with its tapes filled."""
+        segment = self.of(kind)
+        for player, tape in segment.tapes:
+            player.play(tape, step // BLOCK_STEPS, block_count(kind.phase, kind.steps))
+        return segment
+
+    def start(self, segment: Segment, step: int) -> Submission:
+        """Start a prepared segment."""
+        self.newest = segment
+        return segment.program.submit(self.clock, np.array([step], "<u4"))
+
+
+class Pieces:
+    """What a run has recorded of one population, in the order of its steps."""
+
+    def __init__(self, population: Population) -> None:
+        self.population = population
+        self.words: list[NDArray[np.uint64]] = []
+        self.voltages: list[NDArray[np.int16]] = []
+
+    def streams(self, phase: int, steps: int) -> NDArray[np.uint64]:
+        """Words (neuron, word) of the steps, whose first is bit ``phase`` of the first block."""
+        count = self.population.count
+        columns = [piece.reshape(-1, count) for piece in self.words]
+        blocks = np.concatenate(columns) if columns else np.zeros((0, count), np.uint64)
+        word_count = -(-steps // BLOCK_STEPS)
+        if phase:
+            later = np.concatenate([blocks[1:], np.zeros((1, count), np.uint64)])
+            blocks = blocks >> np.uint64(phase) | later << np.uint64(BLOCK_STEPS - phase)
+        words = np.ascontiguousarray(blocks[:word_count].T)
+        if steps % BLOCK_STEPS:
+            words[:, -1] &= np.uint64((1 << steps % BLOCK_STEPS) - 1)
+        return words
+
+    def potentials(self, steps: int) -> NDArray[np.int16]:
+        """Potentials (neuron, step)."""
+        nothing = np.zeros((self.population.count, 0), np.int16)
+        return np.concatenate([nothing, *self.voltages], axis=1)[:, :steps]
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C instead of raising it anywhere; the second one raises at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # somebody else's affair
+        yield lambda: False
+        return
+    noted = False
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal noted
+        if noted:
+            raise KeyboardInterrupt
+        noted = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Run:
+    """One run: segments on their way, and what came back.
+
+    Attributes
+    ----------
+    done : int
+        Steps that were started.
+    lost : bool
+        Steps were begun whose end is not known.
+    """
+
+    def __init__(self, segments: Segments, asked: Mapping[Population, str], first_step: int, n_steps: int) -> None:
+        self.segments = segments
+        self.asked = asked
+        self.n_steps = n_steps
+        self.first_step = first_step
+        self.done = 0
+        self.lost = False
+        self._pieces = {str(population.name): Pieces(population) for population in asked}
+        self._on_the_way: deque[tuple[int, Segment, Submission]] = deque()
+        self._landed = 0
+        by_kind = [
+            frozenset(str(one.name) for one, what in asked.items() if what in (kind, "both"))
+            for kind in ("spikes", "voltages")
+        ]
+        self._spikes, self._voltages = by_kind
+        step_bytes = sum(
+            population.count * (2 * (population.name in self._voltages) + (population.name in self._spikes) / 8)
+            for population in asked
+        )
+        widest = max((2 * population.count for population in asked if population.name in self._voltages), default=0)
+        most = min(SEGMENT_BYTES / max(step_bytes, 1), segments.backend.largest_buffer / max(widest, 1))
+        self._most_blocks = max(1, min(MOST_BLOCKS, int(most) // BLOCK_STEPS))
+
+    def all(self, bar: Progress, interrupted: Callable[[], bool]) -> None:
+        """Run the segments, and fetch what they record, also when one of them fails."""
+        try:
+            self._start_all(bar, interrupted)
+        except BaseException:
+            with suppress(ScgpuError):
+                while self._on_the_way:
+                    self._land()
+            raise
+        while self._on_the_way:
+            self._land()
+
+    def _start_all(self, bar: Progress, interrupted: Callable[[], bool]) -> None:
+        """Start the segments, ever longer ones while they are quick."""
+        blocks = 1
+        while self.done < self.n_steps and not interrupted():
+            begin = time.perf_counter()
+            self._start(segment_steps(self.first_step + self.done, self.n_steps - self.done, blocks))
+            while len(self._on_the_way) > PENDING:
+                self._land()
+            bar.update(self.done)
+            if time.perf_counter() - begin < SEGMENT_SECONDS / 2:
+                blocks = min(2 * blocks, self._most_blocks)
+
+    def _start(self, steps: int) -> None:
+        step = self.first_step + self.done
+        segment = self.segments.prepare(Kind(step % BLOCK_STEPS, steps, self._spikes, self._voltages), step)
+        try:
+            submission = self.segments.start(segment, step)
+        except BaseException:
+            self.lost = True
+            raise
+        self._on_the_way.append((steps, segment, submission))
+        self.done += steps
+
+    def _land(self) -> None:
+        steps, segment, submission = self._on_the_way.popleft()
+        try:
+            *contents, _ = submission.result()
+        except BaseException:
+            self.lost = True
+            raise
+        for (name, what), content in zip(segment.reads, contents, strict=True):
+            pieces = self._pieces[name]
+            if what == "words":
+                pieces.words.append(content)  # only the first segment of a run begins within a block
+            else:
+                pieces.voltages.append(content.reshape(pieces.population.count, -1)[:, :steps])
+        self._landed += steps
+
+    def recorded(self, step_seconds: float | None) -> Recording:
+        """What came back."""
+        records = []
+        phase = self.first_step % BLOCK_STEPS
+        for population, what in self.asked.items():
+            if self.lost and what in ("voltages", "counts"):
+                continue  # the counts are not those of the steps that came back
+            pieces = self._pieces[str(population.name)]
+            spikes = pieces.streams(phase, self._landed) if what in ("spikes", "both") else None
+            voltages = pieces.potentials(self._landed) if what in ("voltages", "both") else None
+            records.append(
+                PopulationRecord(
+                    str(population.name),
+                    population.count,
+                    first_step=self.first_step,
+                    n_steps=self._landed,
+                    words=spikes,
+                    voltages=voltages,
+                    counts=self._counts(population, spikes),
+                )
+            )
+        return Recording(records, first_step=self.first_step, n_steps=self._landed, step_seconds=step_seconds)
+
+    def _counts(self, population: Population, words: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
+        if words is not None:
+            counted: NDArray[np.uint64] = np.bitwise_count(words).sum(axis=1, dtype=np.uint64)
+            return counted
+        (counts,) = self.segments.backend.execute([], [self.segments.cells[population].counts])
+        return np.asarray(counts, np.uint64)
