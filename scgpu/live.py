@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from scgpu import _panels, _render, arguments
 from scgpu._gpu import GpuBackend, GpuBuffer
 from scgpu.backend import Device
+from scgpu.balanced_network import LEAST_NEURONS, MOST_NEURONS, balanced_network
 from scgpu.devices import backend_of, device, devices
 from scgpu.errors import DeviceError, GpuError, ScgpuError
 from scgpu.info import LIVE_MODULES
-from scgpu.live_network import LEAST_NEURONS, MOST_NEURONS, LiveNetwork, balanced_network
+from scgpu.live_network import LiveNetwork
 from scgpu.spiking_network import SpikingNetwork
 
 SPEEDS = tuple(1 << power for power in range(17))  # steps a second

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scgpu import archive, arguments
 from scgpu.archive import Archive, Format
 from scgpu.backend import Device
+from scgpu.devices import device as device_of
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.network_kernels import External
 from scgpu.poisson import PoissonInput
@@ -107,10 +108,11 @@ def _input(network: SpikingNetwork, one: External) -> tuple[Entry, Arrays]:
 
 def load(path: str | os.PathLike[str], device: str | int | Device) -> SpikingNetwork:
     """Make the network of a file, on any device, at the step where it was saved."""
+    chosen = device_of(device)
 
     def made(contents: Archive) -> SpikingNetwork:
         try:
-            return _Reader(contents, device).network()
+            return _Reader(contents, chosen).network()
         except (KeyError, IndexError, AttributeError) as error:
             raise ValueError(f"its header does not fit together ({type(error).__name__}: {error})") from error
 
@@ -120,7 +122,7 @@ def load(path: str | os.PathLike[str], device: str | int | Device) -> SpikingNet
 class _Reader:
     """Makes the parts of a network from a file, and puts them where they stood."""
 
-    def __init__(self, contents: Archive, device: str | int | Device) -> None:
+    def __init__(self, contents: Archive, device: Device) -> None:
         self._contents = contents
         self._device = device
 

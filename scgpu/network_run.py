@@ -27,6 +27,7 @@ MOST_BLOCKS = 16
 SEGMENT_SECONDS = 0.05
 SEGMENTS_KEPT = 128
 SEGMENT_BYTES = 1 << 26  # of records of a segment
+TURNED_WORDS = 1 << 14  # from rows of neurons to rows of steps at once: they stay in a cache
 PENDING = 4  # segments whose records are on their way
 
 
@@ -145,14 +146,18 @@ class Pieces:
 
     def streams(self, phase: int, steps: int) -> NDArray[np.uint64]:
         """Words (neuron, word) of the steps, whose first is bit ``phase`` of the first block."""
-        count = self.population.count
+        count, word_count = self.population.count, -(-steps // BLOCK_STEPS)
         columns = [piece.reshape(-1, count) for piece in self.words]
-        blocks = np.concatenate(columns) if columns else np.zeros((0, count), np.uint64)
-        word_count = -(-steps // BLOCK_STEPS)
-        if phase:
-            later = np.concatenate([blocks[1:], np.zeros((1, count), np.uint64)])
-            blocks = blocks >> np.uint64(phase) | later << np.uint64(BLOCK_STEPS - phase)
-        words = np.ascontiguousarray(blocks[:word_count].T)
+        words = np.empty((count, word_count), np.uint64)
+        if not word_count:
+            return words
+        some = max(1, TURNED_WORDS // (word_count + 1))
+        for begin in range(0, count, some):
+            blocks = np.concatenate([column[:, begin : begin + some] for column in columns])
+            turned = blocks[:word_count] >> np.uint64(phase)
+            if phase:
+                turned[: len(blocks) - 1] |= blocks[1 : word_count + 1] << np.uint64(BLOCK_STEPS - phase)
+            words[begin : begin + some] = turned.T
         if steps % BLOCK_STEPS:
             words[:, -1] &= np.uint64((1 << steps % BLOCK_STEPS) - 1)
         return words

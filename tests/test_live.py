@@ -518,7 +518,7 @@ def test_live_says_what_is_not_installed(
 
 def test_live_shows_a_saved_network(gpu: scgpu.Device, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The very spikes of a network that was saved in the middle of a block and goes on in the picture."""
-    from scgpu.live_network import balanced_network
+    from scgpu.balanced_network import balanced_network
 
     network = balanced_network(60, seed=5, device="cpu")
     network.run(100)
@@ -551,7 +551,7 @@ def test_live_shows_a_saved_network(gpu: scgpu.Device, tmp_path: Path, capsys: p
 
 
 def test_live_stimulus_makes_neurons_fire(gpu: scgpu.Device) -> None:
-    from scgpu.live_network import balanced_network
+    from scgpu.balanced_network import balanced_network
 
     network = balanced_network(200, device=gpu)
     backend = backend_of(gpu)
@@ -564,7 +564,7 @@ def test_live_stimulus_makes_neurons_fire(gpu: scgpu.Device) -> None:
 
 
 def test_live_balanced_network_is_one(chosen: scgpu.Device) -> None:
-    from scgpu.live_network import balanced_network
+    from scgpu.balanced_network import balanced_network
 
     if chosen.software:
         pytest.skip("the same bits as on cpu, by the tests of networks")

@@ -171,8 +171,8 @@ def everything(device: scgpu.Device, delays: tuple[int, int, int]) -> Parts:
         scgpu.ConstantCurrent(first, rng.integers(0, 60, 37)),
         scgpu.ConstantCurrent(first, 5),
         scgpu.CurrentArray(second, rng.integers(-40, 80, (8, 100))),
-        # scgpu.PoissonInput(first, mean=1.5, weight=9, seed=7),
-        # scgpu.PoissonInput(second, mean=0.2, weight=-30, seed=7, tensor_id=1),
+        scgpu.PoissonInput(first, mean=1.5, weight=9, seed=7),
+        scgpu.PoissonInput(second, mean=0.2, weight=-30, seed=7, tensor_id=1),
     ]
     return [first, second], projections, inputs
 

@@ -10,14 +10,18 @@ import numpy as np
 
 from scgpu import ceiling
 from scgpu.backend import Device
+from scgpu.balanced_network import balanced_network
 from scgpu.bench import peers
 from scgpu.bench.peers import Work
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
+from scgpu.drive import ConstantCurrent
 from scgpu.encode import encode
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.pack import pack
+from scgpu.population import LifParameters, Population
 from scgpu.sequence import SEQUENCES, SequenceName
+from scgpu.spiking_network import SpikingNetwork
 from scgpu.unpack import unpack
 
 LENGTH = 1024
@@ -29,6 +33,10 @@ SHARED = ((512, 256, 1024), (1000, 500, 4096))
 MILLION = 1_000_000
 NEURONS = 100
 STEPS = 100_000
+NETWORK_STEPS = 1000
+BALANCED_NEURONS = 10_000
+SYNAPSE_BYTES = 6  # a target and a weight
+BLOCK_BYTES = 8 + 8 + 8  # of a neuron in 64 steps: its state, its spikes and their count, read and written
 PROFILED_BITS = 1 << 36  # larger work is left out of a profile
 
 
@@ -270,6 +278,41 @@ class Bench:
                 lambda least=least: least,  # type: ignore[misc]
             )
 
+    def networks(self) -> Iterator[Case]:
+        """Networks that live on the device; the ceilings read what no cache holds: state, or rows of synapses."""
+        device, steps = self.device, NETWORK_STEPS
+
+        def million() -> Work:
+            cells = Population(MILLION, LifParameters(20, 256), device=device)
+            network = SpikingNetwork([cells], inputs=[ConstantCurrent(cells, np.arange(MILLION) % 256)])
+            return lambda: network.run(steps, record="spikes", progress=False)
+
+        def balanced() -> Work:
+            network = balanced_network(BALANCED_NEURONS, device=device)
+            return lambda: network.run(steps, record="spikes", progress=False)
+
+        def rows() -> Work:
+            network = balanced_network(BALANCED_NEURONS, device="cpu")
+            spikes = sum(int(one.counts.sum()) for one in network.run(steps, record="spikes").values())
+            synapses = sum(one.synapse_count for one in network.projections) // BALANCED_NEURONS
+            return ceiling.read_work(device, SYNAPSE_BYTES * spikes * synapses)
+
+        words = -(-steps // 64) + 1
+        yield Case(
+            f"networks, {steps:,} steps",
+            f"{MILLION:,} neurons, packed spikes",
+            MILLION * steps,
+            million,
+            ceiling=lambda: ceiling.read_work(device, MILLION * words * BLOCK_BYTES),
+        )
+        yield Case(
+            f"networks, {steps:,} steps",
+            f"balanced, {BALANCED_NEURONS:,} neurons, 10 % synapses, packed spikes",
+            BALANCED_NEURONS * steps,
+            balanced,
+            ceiling=rows,
+        )
+
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "one-sample": Bench.one_sample,
@@ -279,4 +322,5 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "encode": Bench.encode,
     "packing": Bench.packing,
     "neurons": Bench.neurons,
+    "networks": Bench.networks,
 }
