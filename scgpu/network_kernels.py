@@ -45,6 +45,7 @@ class Cells:
         self.inbox = backend.upload(np.zeros(self.slot_count * population.count, "<i4"))
         self.drives = backend.empty("i16", 0 if self.steady else longest * population.row_stride)
         self.counts = backend.upload(np.zeros(population.count, "<u4"))
+        self._nothing = backend.empty("u32", 0)
 
     def steps(self, clock: Any, words: Any, voltages: tuple[Any, int], interval: Interval) -> Iterator[Step]:
         """The kernel calls of one interval: inputs, drive, neurons."""
@@ -58,11 +59,10 @@ class Cells:
             neurons, drives = replace(neurons, current=constants), self.currents.constants
         else:
             yield drive_step(population, self.currents, clock, self.inbox, drives, **when)
-        nothing = population._backend.empty("u32", 0)
         yield lif_step_of(
             neurons,
             (population._table, population._state, drives, population._noise, self.counts),
-            Records(words, 1, interval.block * population.count, nothing, 0, *voltages),
+            Records(words, 1, interval.block * population.count, self._nothing, 0, *voltages),
             step_begin=0,
             step_count=interval.steps,
             record_begin=interval.offset,

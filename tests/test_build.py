@@ -120,7 +120,7 @@ def test_wheel_is_of_its_platform(wheel: Path) -> None:
     assert "Root-Is-Purelib: false" in about and f"Tag: {tag}" in about
     (metadata,) = (text.decode() for name, text in files.items() if name.endswith(".dist-info/METADATA"))
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra" not in line]
-    assert {re.split(r"[^\w]", line.split()[1])[0] for line in required} == {"numpy", "platformdirs", "wgpu"}
+    assert {re.split(r"[^\w]", line.split()[1])[0] for line in required} == {"numpy", "platformdirs", "tqdm", "wgpu"}
     assert any(name.endswith("/licenses/LICENSE") for name in files)
 
 

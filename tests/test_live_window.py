@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -158,6 +159,8 @@ def start(display: Display, folder: Path, *arguments: str) -> subprocess.Popen[s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # what a shell starts in the background ignores it, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -239,8 +242,6 @@ def test_live_window_shows_the_network_and_obeys(display: Display, tmp_path: Pat
 
 
 def test_live_window_closes_on_interrupt(display: Display, tmp_path: Path) -> None:
-    import signal
-
     process = start(display, tmp_path, "--neurons", "100", "--size", "300x250", "--device", str(vulkan().index))
     try:
         window = wait_for("the window", lambda: next(iter(display.windows()), 0), process)

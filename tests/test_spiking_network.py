@@ -362,7 +362,10 @@ def test_progress_is_told(chosen: scgpu.Device, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
 
 
-def test_ctrl_c_keeps_what_was_recorded(chosen: scgpu.Device) -> None:
+def test_ctrl_c_keeps_what_was_recorded(chosen: scgpu.Device, request: pytest.FixtureRequest) -> None:
+    # a suite that a shell started in the background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     expected = run_in(everything(chosen, (3, 20, 15)), [600])
     network = scgpu.SpikingNetwork(*everything(chosen, (3, 20, 15)))
 
@@ -419,3 +422,11 @@ def test_steps_near_the_end_of_time(chosen: scgpu.Device) -> None:
     network.run(70)
     with pytest.raises(ValueError, match="from 0 to 0"):
         network.run(1)
+
+
+def test_populations_of_noise_alone(chosen: scgpu.Device) -> None:
+    alone = cells(chosen, 5, "alone")
+    inputs = [scgpu.PoissonInput(alone, 1.0, 40, seed=3), scgpu.CurrentArray(alone, np.arange(90) % 7)]
+    network, plain = scgpu.SpikingNetwork([alone], [], inputs), Plain([alone], [], inputs)
+    voltages = network.run(140, record="voltages")["alone"].voltages
+    assert np.array_equal(voltages, np.stack([plain.step()[1][alone] for _ in range(140)], axis=1))

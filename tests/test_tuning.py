@@ -19,6 +19,8 @@ from scgpu.devices import backend_of
 ROOT = Path(__file__).resolve().parent.parent
 DENSE = _abi.OPS["dense"]
 NAMES = list(_abi.DENSE_VARIANTS)
+# Devices of one OpenGL adapter share a context: when one goes, nothing can be drawn on the others any more.
+KEPT: list[Any] = []
 
 
 @pytest.fixture
@@ -47,7 +49,8 @@ def few_shapes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
 def restarted(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The adapter's backend as a new process would make it."""
     monkeypatch.setattr(sys.modules[backend_of.__module__], "_backends", {})
-    return backend_of(gpu)
+    KEPT.append(backend_of(gpu))
+    return KEPT[-1]
 
 
 def test_shapes_are_of_different_classes_that_have_variants() -> None:
@@ -187,7 +190,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.json, "dump", full)
+    monkeypatch.setattr(Path, "replace", full)
     assert "No space left on device" in tuning.save(gpu, {("dense", "one class"): 4})
     assert tuning.load(gpu) == {("dense", "one class"): 3}
     assert len(list(folder.iterdir())) == 1
