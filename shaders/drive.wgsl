@@ -10,13 +10,9 @@
 // Exactness: integer, the sum wraps at 32 bits; equals cpu_ref/drive.zig bit for bit
 #import abi
 #import grid
+#import half
 
 override wg_size: u32 = 64u;
-
-/// Half `index` of a pair of i16.
-fn half(pair: u32, index: u32) -> i32 {
-    return i32(pair << (16u * (1u - index % 2u))) >> 16u;
-}
 
 fn drive_of(neuron: u32, t: u32) -> u32 {
     let place = t % params.slot_count * params.neuron_count + neuron;

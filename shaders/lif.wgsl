@@ -16,6 +16,7 @@
 // Exactness: integer; equals cpu_ref/lif.zig bit for bit
 #import abi
 #import grid
+#import half
 #import word_bits
 
 override wg_size: u32 = 64u;
@@ -24,11 +25,6 @@ override wg_size: u32 = 64u;
 override varying_input: u32 = 1u;
 override spike_records: u32 = 1u;
 override voltage_records: u32 = 1u;
-
-/// Half `index` of a pair of i16.
-fn half(pair: u32, index: u32) -> i32 {
-    return i32(pair << (16u * (1u - index % 2u))) >> 16u;
-}
 
 fn parameter(number: u32, neuron: u32) -> i32 {
     let index = number * params.parameter_stride + select(0u, neuron, params.parameter_stride > 1u);
@@ -111,7 +107,7 @@ fn lif(
         if (params.record_words != 0u) {
             let index = neuron * params.row_words + params.word_begin + begin / 64u;
             if (params.first_bit != 0u) {
-                word = moved_up(word, params.first_bit) | (words[index] & below(params.first_bit));
+                word = moved_up(word, params.first_bit) | (words[index] & lowest(params.first_bit));
             }
             words[index] = word;
         }

@@ -10,16 +10,13 @@
 // Exactness: integer, sums wrap at 32 bits; equals cpu_ref/propagate.zig bit for bit
 #import abi
 #import grid
+#import half
 #import word_bits
 
 override wg_size: u32 = 64u;
 override group_sources: u32 = 32u;
 /// Synapses of a row that a workgroup walks; the workgroups beside it walk the others.
 override row_chunk: u32 = 1024u;
-
-fn weight_of(synapse: u32) -> i32 {
-    return i32(weights[synapse / 2u] << (16u * (1u - synapse % 2u))) >> 16u;
-}
 
 @compute @workgroup_size(wg_size)
 fn propagate(
@@ -35,7 +32,7 @@ fn propagate(
     let arrival = clock[0] + params.step_offset + params.delay;
     for (var source = first; source < last; source++) {
         let word = words[params.word_begin + source * params.word_stride];
-        var fired = bits_of(word, params.first_bit, params.step_count);
+        var fired = moved_down(word, params.first_bit) & lowest(params.step_count);
         if (all(fired == vec2(0u))) {
             continue;
         }
@@ -59,7 +56,7 @@ fn propagate(
                         target_index = targets[synapse];
                     }
                     if (target_index >= params.target_begin && target_index < params.target_end) {
-                        atomicAdd(&inbox[slot + target_index], weight_of(synapse));
+                        atomicAdd(&inbox[slot + target_index], half(weights[synapse / 2u], synapse));
                     }
                 }
             }

@@ -15,17 +15,11 @@
 // Exactness: integer, sums wrap; equals cpu_ref/stdp.zig bit for bit
 #import abi
 #import grid
+#import word_bits
 
 override wg_size: u32 = 64u;
 /// The boundary's `dense`, fixed when the pipeline is made: divisions are slow.
 override all_pairs: bool = false;
-
-/// 64 bits of which the lowest `count` are set.
-fn lowest(count: u32) -> vec2<u32> {
-    let low = select(0xffffffffu, (1u << count) - 1u, count < 32u);
-    let high = select(0xffffffffu, (1u << (count - 32u)) - 1u, count < 64u);
-    return vec2(low, select(high, 0u, count <= 32u));
-}
 
 /// Source and target of a synapse.
 fn ends_of(synapse: u32) -> vec2<u32> {
@@ -53,7 +47,7 @@ fn stdp(
     // Behind the last synapse stands itself again, without any event.
     let alone = first + 1u == params.synapse_count;
     let ends = vec4(ends_of(first), ends_of(select(first + 1u, first, alone)));
-    let steps = lowest(params.first_bit + params.step_count) & ~lowest(params.first_bit);
+    let steps = moved_up(lowest(params.step_count), params.first_bit);
     let second_steps = select(steps, vec2(0u), alone);
     // The halves of the words of both synapses.
     let pre = vec4(source_spikes(ends.x) & steps, source_spikes(ends.z) & second_steps);

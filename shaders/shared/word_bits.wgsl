@@ -1,11 +1,10 @@
 // word_bits: 64-bit words of spikes as vec2<u32>, low half first.
 
-/// The bits below a bit, 0 to 63, of a word.
-fn below(bit: u32) -> vec2<u32> {
-    if (bit >= 32u) {
-        return vec2(0xffffffffu, (1u << (bit - 32u)) - 1u);
-    }
-    return vec2((1u << bit) - 1u, 0u);
+/// 64 bits of which the lowest `count`, 0 to 64, are set.
+fn lowest(count: u32) -> vec2<u32> {
+    let low = select(0xffffffffu, (1u << count) - 1u, count < 32u);
+    let high = select(0xffffffffu, (1u << (count - 32u)) - 1u, count < 64u);
+    return vec2(low, select(high, 0u, count <= 32u));
 }
 
 /// A word moved up by 0 to 63 bits.
@@ -23,10 +22,4 @@ fn moved_down(word: vec2<u32>, bits: u32) -> vec2<u32> {
         return vec2(word.y >> (bits - 32u), 0u);
     }
     return vec2(word.x >> bits | word.y << 1u << (31u - bits), word.y >> bits);
-}
-
-/// `count` bits, 1 to 64, of a word from bit `first` on.
-fn bits_of(word: vec2<u32>, first: u32, count: u32) -> vec2<u32> {
-    let moved = moved_down(word, first);
-    return select(moved & below(count % 64u), moved, count == 64u);
 }
