@@ -12,6 +12,7 @@ are told apart, where the numbers come from and how fast it is.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 import time
@@ -391,7 +392,7 @@ def main() -> None:
         "--compare",
         choices=["brian2", "spikes"],
         help="brian2: run Brunel's network in Brian2 in turns, and compare rates and speed; spikes: give Brian2 the "
-        "integers, and compare spike by spike, from the first step on (8 GB for a simulated second)",
+        "integers, and compare spike by spike, from the first step on (4 GB of memory for a simulated second)",
     )
     parser.add_argument(
         "--target",
@@ -401,6 +402,8 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", help=".png or .svg file for spike rasters and rates")
     options = parser.parse_args()
+    if options.compare and importlib.util.find_spec("brian2") is None:
+        parser.error("--compare needs Brian2 and a C++ compiler: pip install brian2 cython 'numpy<2.4'")
     scgpu.set_num_threads(options.threads)
     names = list(REGIMES) if "all" in options.regime else options.regime
     if options.compare == "spikes":
