@@ -1,6 +1,8 @@
 """The balanced random network of Brunel (2000) in fixed point, and beside it the same network in Brian2.
 
-Usage: python examples/brunel.py [--regime REGIME ...] [--seconds S] [--device DEVICE] [-o FIGURE] [--compare brian2]
+Usage: python examples/brunel.py [--regime REGIME ...] [--seconds S] [--device DEVICE] [-o FIGURE]
+       python examples/brunel.py --compare brian2
+       python examples/brunel.py --compare spikes --seconds 0.1
 
 10,000 leaky integrate-and-fire neurons, four fifths of them excitatory. Each has 1,000 synapses from a tenth
 of the others, drawn without repetition; it may be among its own sources. docs/brunel.md says how the regimes
@@ -10,11 +12,13 @@ are told apart, where the numbers come from and how fast it is.
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -125,21 +129,47 @@ def activity_of(recording: scgpu.Recording, seconds: float) -> Activity:
     return Activity(neurons[order], steps[order], recording.n_steps, seconds)
 
 
-def in_brian2(regime: Regime, n_steps: int, target: str, threads: int, folder: str) -> Callable[[], Activity]:
-    """Build the network in Brian2; what is returned runs it, with other random numbers each time.
+def connected(b: Any, neurons: Any, regime: Regime, on_pre: str, weights: tuple[Any, Any]) -> list[Any]:
+    """Brian2's synapses onto ``neurons``, of two weights.
 
-    Its parameters are Brunel's, in floating point. Spikes arrive, and are counted against the threshold, in
-    the order of a step of scgpu: the potential decays, what arrives is added, then comes the threshold.
-    Brian2 keeps spikes of the step before in that place, so the same delay is one step less.
+    Spikes arrive, and are counted against the threshold, in the order of a step of scgpu: the potential
+    decays, what arrives is added, then comes the threshold. Brian2 has the spikes of the step before in that
+    place, so the same delay is one step less.
+    """
+    made = []
+    for first, (indptr, targets), weight in zip(
+        (0, N_EXCITATORY), (regime.excitatory, regime.inhibitory), weights, strict=True
+    ):
+        delay = (DELAY_STEPS - 1) * STEP_MS * b.ms
+        synapses = b.Synapses(neurons, on_pre=on_pre, delay=delay, namespace={"weight": weight})
+        synapses.pre.when = "after_groups"
+        synapses.connect(i=first + np.repeat(np.arange(indptr.size - 1), np.diff(indptr)), j=targets)
+        made.append(synapses)
+    return made
+
+
+def events_of(b: Any, monitor: Any, begin: int, n_steps: int, seconds: float) -> Activity:
+    """The spikes that Brian2 recorded from a step on."""
+    steps = np.rint(np.asarray(monitor.t / b.defaultclock.dt)).astype(np.int64) - begin
+    neurons, steps = np.asarray(monitor.i)[steps >= 0], steps[steps >= 0]
+    order = np.lexsort((steps, neurons))
+    return Activity(neurons[order], steps[order], n_steps, seconds)
+
+
+def in_brian2(regime: Regime, n_steps: int, target: str, threads: int, folder: str) -> Callable[[], Activity]:
+    """Build the network in Brian2, in floating point and Brunel's own numbers.
+
+    What is returned runs it, with other random numbers each time, and says how long the simulation took:
+    building, making the connections and reading them is not in it.
     """
     import brian2 as b
 
     standalone = target == "cpp_standalone"
     if standalone:
         b.prefs.devices.cpp_standalone.openmp_threads = threads if threads > 1 else 0
-        b.set_device("cpp_standalone", build_on_run=False, directory=None)
+        b.set_device("cpp_standalone", build_on_run=False)
         b.device.reinit()
-        b.device.activate(build_on_run=False, directory=None)
+        b.device.activate(build_on_run=False)
     else:
         b.prefs.codegen.target = target
     b.defaultclock.dt = STEP_MS * b.ms
@@ -153,20 +183,11 @@ def in_brian2(regime: Regime, n_steps: int, target: str, threads: int, folder: s
         namespace={"tau": TAU_MS * b.ms, "threshold": THRESHOLD_MV * b.mV, "reset": RESET_MV * b.mV},
     )
     neurons.v = RESET_MV * b.mV
-    parts = [neurons]
-    for first, (indptr, targets), weight in (
-        (0, regime.excitatory, WEIGHT_MV),
-        (N_EXCITATORY, regime.inhibitory, -regime.g * WEIGHT_MV),
-    ):
-        delay = (DELAY_STEPS - 1) * STEP_MS * b.ms
-        synapses = b.Synapses(neurons, on_pre="v_post += w", delay=delay, namespace={"w": weight * b.mV})
-        synapses.pre.when = "after_groups"
-        synapses.connect(i=first + np.repeat(np.arange(indptr.size - 1), np.diff(indptr)), j=targets)
-        parts.append(synapses)
+    weights = WEIGHT_MV * b.mV, -regime.g * WEIGHT_MV * b.mV
     rate = regime.mean_input / IN_EXCITATORY / (STEP_MS * b.ms)
-    parts.append(b.PoissonInput(neurons, "v", IN_EXCITATORY, rate, weight=WEIGHT_MV * b.mV, when="after_groups"))
+    background = b.PoissonInput(neurons, "v", IN_EXCITATORY, rate, weight=weights[0], when="after_groups")
     monitor = b.SpikeMonitor(neurons)
-    network = b.Network(*parts, monitor)
+    network = b.Network(neurons, *connected(b, neurons, regime, "v_post += weight", weights), background, monitor)
     network.run(WARM_UP_STEPS * b.defaultclock.dt)
     if standalone:
         network.run(n_steps * b.defaultclock.dt)
@@ -177,18 +198,67 @@ def in_brian2(regime: Regime, n_steps: int, target: str, threads: int, folder: s
             b.device.run(directory=folder, with_output=False)
             # The seconds of the last of the two runs, by the simulation's own clock.
             seconds = float((Path(folder) / "results" / "last_run_info.txt").read_text().split()[0])
-            begin = WARM_UP_STEPS
-        else:
-            begin = round(float(network.t / b.defaultclock.dt))
-            started = time.perf_counter()
-            network.run(n_steps * b.defaultclock.dt)
-            seconds = time.perf_counter() - started
-        steps = np.rint(np.asarray(monitor.t / b.defaultclock.dt)).astype(np.int64) - begin
-        own = np.asarray(monitor.i)[steps >= 0], steps[steps >= 0]
-        order = np.lexsort(own[::-1])
-        return Activity(own[0][order], own[1][order], n_steps, seconds)
+            return events_of(b, monitor, WARM_UP_STEPS, n_steps, seconds)
+        begin = round(float(network.t / b.defaultclock.dt))
+        started = time.perf_counter()
+        network.run(n_steps * b.defaultclock.dt)
+        return events_of(b, monitor, begin, n_steps, time.perf_counter() - started)
 
     return run
+
+
+def background_spikes(network: scgpu.SpikingNetwork, n_steps: int) -> np.ndarray:
+    """How many spikes from outside each neuron gets in each step, found from the contract's random words."""
+    found = []
+    for source in network.inputs:
+        if isinstance(source, scgpu.PoissonInput):
+            counters = np.zeros((n_steps, -(-source.target.count // 4), 4), np.uint32)
+            counters[..., 0] = np.arange(n_steps)[:, None]
+            counters[..., 1] = np.arange(counters.shape[1])
+            counters[..., 3] = (3 << 24) + source.tensor_id
+            words = scgpu.philox4x32(counters, [source.seed, 0], device="cpu").reshape(n_steps, -1)
+            found.append(np.searchsorted(source.thresholds, words[:, : source.target.count], side="right"))
+    return np.concatenate(found, axis=1)
+
+
+def same_spikes_in_brian2(regime: Regime, options: argparse.Namespace) -> bool:
+    """Whether Brian2 has the very same spikes when it is given the integers: equations, weights and background."""
+    import brian2 as b
+
+    n_steps = round(options.seconds * 1000 / STEP_MS)
+    network = make_network(regime, options.device, options.seed)
+    recording = network.run(n_steps, record="spikes", progress=False)
+    ours = activity_of(recording, 0.0)
+    b.prefs.codegen.target = options.target if options.target == "cython" else "numpy"
+    b.defaultclock.dt = STEP_MS * b.ms
+    neurons = b.NeuronGroup(
+        N_NEURONS,
+        """v : 1
+        arrived : 1""",
+        threshold=f"v >= {THRESHOLD}",
+        reset="v = 0",
+        refractory=REFRACTORY_STEPS * STEP_MS * b.ms,
+        namespace={"background": b.TimedArray(background_spikes(network, n_steps), dt=b.defaultclock.dt)},
+    )
+    neurons.run_regularly(
+        f"""drive = {RESTING_CURRENT} + {WEIGHT} * background(t, i) + arrived
+        v = int(not_refractory) * (v + floor(-v * {LEAK} / {1 << FRACTION}) + drive)
+        arrived = 0""",
+        when="before_thresholds",
+    )
+    weights = WEIGHT, -round(regime.g * WEIGHT)
+    monitor = b.SpikeMonitor(neurons)
+    b.Network(neurons, *connected(b, neurons, regime, "arrived_post += weight", weights), monitor).run(
+        n_steps * b.defaultclock.dt
+    )
+    theirs = events_of(b, monitor, 0, n_steps, 0.0)
+    same = np.array_equal(ours.steps, theirs.steps) and np.array_equal(ours.neurons, theirs.neurons)
+    print(
+        f"{regime.name:<8}{n_steps:,} steps: {ours.steps.size:,} spikes on {network.device}, "
+        f"{theirs.steps.size:,} in Brian2, {'the same' if same else 'NOT the same'}",
+        flush=True,
+    )
+    return same
 
 
 def rate_hz(activity: Activity) -> float:
@@ -269,6 +339,7 @@ def run_regime(regime: Regime, options: argparse.Namespace) -> scgpu.Recording:
     with tempfile.TemporaryDirectory() as folder:
         other = None
         if options.compare:
+            print(f"building {regime.name} in Brian2 ...", file=sys.stderr)
             other = in_brian2(regime, n_steps, options.target, options.threads, folder)
         for _ in range(options.repeats):
             started = time.perf_counter()
@@ -317,14 +388,27 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="see `scgpu info` (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, for both simulators (default: 1)")
     parser.add_argument("--seed", type=int, default=1, help="of connections and inputs (default: 1)")
-    parser.add_argument("--compare", choices=["brian2"], help="run the same network in Brian2, in turns")
     parser.add_argument(
-        "--target", choices=["cpp_standalone", "cython"], default="cpp_standalone", help="how Brian2 runs it"
+        "--compare",
+        choices=["brian2", "spikes"],
+        help="brian2: run Brunel's network in Brian2 in turns, and compare rates and speed; spikes: give Brian2 the "
+        "integers, and compare spike by spike, from the first step on (4 GB of memory for a simulated second)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=["cpp_standalone", "cython"],
+        default="cpp_standalone",
+        help="of Brian2, for --compare brian2 (default: cpp_standalone)",
     )
     parser.add_argument("-o", "--output", help=".png or .svg file for spike rasters and rates")
     options = parser.parse_args()
+    if options.compare and importlib.util.find_spec("brian2") is None:
+        parser.error("--compare needs Brian2 and a C++ compiler: pip install brian2 cython 'numpy<2.4'")
     scgpu.set_num_threads(options.threads)
     names = list(REGIMES) if "all" in options.regime else options.regime
+    if options.compare == "spikes":
+        same = [same_spikes_in_brian2(regime, options) for regime in regimes(names, options.seed)]
+        sys.exit(0 if all(same) else 1)
     print(f"{'regime':<8}{'':<24}" + "".join(f"{head:>12}" for head in (*HEADINGS, "steps/s")) + f"{'range':>18}")
     recordings = {regime.name: run_regime(regime, options) for regime in regimes(names, options.seed)}
     if options.output:

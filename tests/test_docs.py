@@ -100,3 +100,21 @@ def test_weight_streams_example_runs() -> None:
     for *_, kind, _, correlation, twins in rows:
         assert float(correlation) < 0.8
         assert (float(twins) == 1.0) == (kind != "independent")
+
+
+def test_brunel_example_tells_the_regimes_apart(tmp_path: Path) -> None:
+    example = [sys.executable, str(ROOT / "examples" / "brunel.py"), "--device", "cpu", "--seconds", "0.25"]
+    picture = tmp_path / "regimes.png"
+    done = subprocess.run(
+        [*example, "--regime", "all", "--repeats", "1", "-o", str(picture)], capture_output=True, text=True, check=True
+    )
+    rows = {name: [float(cell) for cell in cells[2:6]] for name, *cells in map(str.split, done.stdout.splitlines()[1:])}
+    assert set(rows) == {"SR", "SI-fast", "AI", "SI-slow"}
+    # Brian2's rates in floating point; a quarter of a second of the slow regime says little
+    for name, rate, within in (("SR", 328.2, 0.01), ("SI-fast", 68.9, 0.04), ("AI", 42.7, 0.03), ("SI-slow", 5.2, 0.4)):
+        assert rows[name][0] == pytest.approx(rate, rel=within), name
+    irregularity, correlation, modulation = ({name: row[k] for name, row in rows.items()} for k in (1, 2, 3))
+    assert irregularity["SR"] < 0.05 < 0.25 < min(irregularity["AI"], irregularity["SI-fast"])
+    assert correlation["SR"] > 3 * correlation["SI-fast"] > 6 * correlation["AI"]
+    assert modulation["AI"] < 0.7 < modulation["SI-fast"] < 1.2 < modulation["SI-slow"]
+    assert picture.stat().st_size > 10_000
