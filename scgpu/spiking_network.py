@@ -189,7 +189,8 @@ class SpikingNetwork:
         """Advance by some steps.
 
         Ctrl-C ends the run after the steps that are on the device: `KeyboardInterrupt` is raised, `step` says
-        how far the network came, `recording` holds what was recorded, and the next run goes on from there.
+        how far the network came, `recording` holds what was recorded, and the next run goes on from there. A
+        network is run by one thread at a time; several networks may run in as many threads.
 
         Parameters
         ----------

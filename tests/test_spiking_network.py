@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -430,3 +431,10 @@ def test_populations_of_noise_alone(chosen: scgpu.Device) -> None:
     network, plain = scgpu.SpikingNetwork([alone], [], inputs), Plain([alone], [], inputs)
     voltages = network.run(140, record="voltages")["alone"].voltages
     assert np.array_equal(voltages, np.stack([plain.step()[1][alone] for _ in range(140)], axis=1))
+
+
+def test_networks_run_in_several_threads(chosen: scgpu.Device) -> None:
+    expected = run_in(everything(chosen, (3, 20, 15)), [300])
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(run_in, everything(chosen, (3, 20, 15)), [100, 200]) for _ in range(4)]
+        assert all(same(run.result(), expected) for run in runs)
