@@ -186,7 +186,8 @@ class BitstreamEncoder:
     """
 
     def __init__(self, data_width: int = WIDTH, seed: int = DEFAULT_SEED) -> None:
-        arguments.integer("data_width", data_width, WIDTH, WIDTH)
+        if arguments.integer("data_width", data_width, 1, 64) != WIDTH:
+            raise ValueError(f"data_width must be 16; got {data_width}. Scale the values to 16 bits, and leave it out.")
         self._lfsr = Lfsr16(seed)
 
     @property

@@ -143,8 +143,12 @@ def test_encoder_rejects() -> None:
             encoder.bits(values)  # type: ignore[arg-type]
     assert encoder.bits([]).shape == (0,)
     assert encoder.reg == 9
-    with pytest.raises(ValueError, match="data_width must be from 16 to 16; got 8"):
+    with pytest.raises(ValueError, match=r"data_width must be 16; got 8\. Scale the values"):
         scgpu.BitstreamEncoder(8)
+    with pytest.raises(TypeError, match="data_width must be an integer"):
+        scgpu.BitstreamEncoder(16.0)  # type: ignore[arg-type]
+    assert repr(encoder) == "BitstreamEncoder(reg=0x0009)"
+    assert repr(scgpu.Lfsr16(10)) == "Lfsr16(seed=0x000a), reg=0x000a"
     with pytest.raises(ValueError, match="seed must be from 1 to 65535; got 0"):
         scgpu.BitstreamEncoder(seed=0)
     with pytest.raises(ValueError, match="seed must be from 1 to 65535; got 0"):
