@@ -16,6 +16,7 @@ from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.lfsr16 import BitstreamEncoder, Lfsr16
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.network import Network
 from scgpu.neuron import FixedPointLif, lif_step
@@ -28,6 +29,7 @@ from scgpu.profile import Profile, profile
 from scgpu.propagate import Projection
 from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
 from scgpu.recording import PopulationRecord, Recording
+from scgpu.reference import available_backends, get_backend, sc_forward
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
@@ -39,6 +41,7 @@ __all__ = [
     "Activation",
     "BernoulliSource",
     "Bitstream",
+    "BitstreamEncoder",
     "ConstantCurrent",
     "CurrentArray",
     "DenseLayer",
@@ -46,6 +49,7 @@ __all__ = [
     "DeviceError",
     "FixedPointLif",
     "GpuError",
+    "Lfsr16",
     "LifParameters",
     "NativeLibraryError",
     "Network",
@@ -63,12 +67,14 @@ __all__ = [
     "StdpSynapse",
     "TooLargeError",
     "__version__",
+    "available_backends",
     "batch_lif_run",
     "batch_lif_run_multi",
     "batch_lif_run_varying",
     "device",
     "devices",
     "encode",
+    "get_backend",
     "lif_step",
     "num_threads",
     "pack",
@@ -80,6 +86,7 @@ __all__ = [
     "popcount",
     "problems",
     "profile",
+    "sc_forward",
     "set_num_threads",
     "simd_tier",
     "simd_tiers",

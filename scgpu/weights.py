@@ -84,6 +84,40 @@ def dense_step(
     return Step("dense", params, (weights, inputs, counts))
 
 
+def dense_steps(
+    weights: Any,
+    inputs: Any,
+    counts: Any,
+    *,
+    sample_count: int,
+    neuron_count: int,
+    row_words: int,
+    count_offset: int = 0,
+    count_stride: int | None = None,
+    initial: int = 0,
+    bipolar: bool = False,
+) -> list[Step]:
+    """`dense_step` over all words of the rows, long rows in several passes."""
+    return [
+        dense_step(
+            weights,
+            inputs,
+            counts,
+            sample_count=sample_count,
+            neuron_count=neuron_count,
+            row_words=row_words,
+            word_begin=begin,
+            word_end=min(begin + PASS_WORDS, row_words),
+            count_offset=count_offset,
+            count_stride=count_stride,
+            initial=initial,
+            accumulate=begin > 0,
+            bipolar=bipolar,
+        )
+        for begin in range(0, row_words, PASS_WORDS)
+    ]
+
+
 class WeightStreams(Protocol):
     """A layer's weight streams on its device."""
 
@@ -166,28 +200,24 @@ class IndependentStreams:
         """Nothing is kept in between."""
 
     def steps(self, inputs: Any, counts: Any, scratch: None, sample_count: int, count_offset: int = 0) -> list[Step]:
-        """Products by AND and popcount, long rows in several passes."""
+        """Products by AND and popcount."""
         form = self._form
-        row_words = form.n_inputs * form.word_count
         bipolar = form.polarity == "bipolar"
         return [
-            dense_step(
+            step
+            for first_neuron, part in self.parts
+            for step in dense_steps(
                 part._buffer,
                 inputs,
                 counts,
                 sample_count=sample_count,
                 neuron_count=part.shape[0],
-                row_words=row_words,
-                word_begin=begin,
-                word_end=min(begin + PASS_WORDS, row_words),
+                row_words=form.n_inputs * form.word_count,
                 count_offset=count_offset + first_neuron,
                 count_stride=form.n_neurons,
                 initial=form.n_inputs * form.length if bipolar else 0,
-                accumulate=begin > 0,
                 bipolar=bipolar,
             )
-            for first_neuron, part in self.parts
-            for begin in range(0, row_words, PASS_WORDS)
         ]
 
 
