@@ -381,7 +381,8 @@ OPS: dict[str, Op] = {
                 Buffer("sequences", "u32", "in", "sequence_count * period"),
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
             ),
-            work_items="sample_count * stream_count * word_count",
+            work_items="-(-sample_count * stream_count // 4) * word_count",
+            specialised={"own_places": "place_stride"},
             stream_bits="64 * sample_count * stream_count * word_count",
         ),
         Op(

@@ -68,9 +68,7 @@ def test_compare_is_the_definition(chosen: scgpu.Device, period: int, length: in
         for stream, (sequence, phase) in enumerate(places):
             threshold = thresholds[sample][stream]
             numbers = sequences[sequence].tolist()
-            expected = [
-                int(numbers[(phase + t) % period] < threshold or threshold == 2**32 - 1) for t in range(length)
-            ]
+            expected = [int(numbers[(phase + t) % period] < threshold or threshold == 2**32 - 1) for t in range(length)]
             assert made[sample][stream] == expected
 
 

@@ -1,4 +1,4 @@
-"""compare: bit t of a stream is 1 if and only if number t of its sequence is below T (contract, section Sequences of numbers)."""
+"""compare: bit t is 1 if and only if number t of the sequence is below T (contract, section Sequences of numbers)."""
 
 from __future__ import annotations
 
