@@ -12,6 +12,7 @@ from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
+from scgpu.deterministic import exact_operands
 from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
@@ -75,6 +76,7 @@ __all__ = [
     "devices",
     "encode",
     "get_backend",
+    "exact_operands",
     "lif_step",
     "num_threads",
     "pack",
