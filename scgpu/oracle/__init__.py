@@ -20,6 +20,7 @@ from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
 from scgpu.oracle.drive import drive
 from scgpu.oracle.encode import encode
+from scgpu.oracle.fsm import fsm
 from scgpu.oracle.lif import lif
 from scgpu.oracle.lookup import lookup
 from scgpu.oracle.pack import pack
@@ -50,6 +51,7 @@ KERNELS: dict[str, Any] = {
         propagate,
         trace,
         stdp,
+        fsm,
     )
 }
 
