@@ -16,6 +16,19 @@ from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.fsm import (
+    StateMachine,
+    decorrelate,
+    desynchronise,
+    divide,
+    jk_flip_flop,
+    linear_gain,
+    relu,
+    sexp,
+    square_root,
+    stanh,
+    synchronise,
+)
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.network import Network
 from scgpu.neuron import FixedPointLif, lif_step
@@ -60,16 +73,22 @@ __all__ = [
     "ScgpuError",
     "SpikeTrain",
     "SpikingNetwork",
+    "StateMachine",
     "StdpSynapse",
     "TooLargeError",
     "__version__",
     "batch_lif_run",
     "batch_lif_run_multi",
     "batch_lif_run_varying",
+    "decorrelate",
+    "desynchronise",
     "device",
     "devices",
+    "divide",
     "encode",
+    "jk_flip_flop",
     "lif_step",
+    "linear_gain",
     "num_threads",
     "pack",
     "philox4x32",
@@ -80,8 +99,13 @@ __all__ = [
     "popcount",
     "problems",
     "profile",
+    "relu",
     "set_num_threads",
+    "sexp",
     "simd_tier",
     "simd_tiers",
+    "square_root",
+    "stanh",
+    "synchronise",
     "unpack",
 ]
