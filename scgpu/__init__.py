@@ -36,6 +36,19 @@ from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
 from scgpu.lfsr16 import BitstreamEncoder, Lfsr16
+from scgpu.fsm import (
+    StateMachine,
+    decorrelate,
+    desynchronise,
+    divide,
+    jk_flip_flop,
+    linear_gain,
+    relu,
+    sexp,
+    square_root,
+    stanh,
+    synchronise,
+)
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.network import Network
 from scgpu.neuron import FixedPointLif, lif_step
@@ -85,6 +98,7 @@ __all__ = [
     "ScgpuError",
     "SpikeTrain",
     "SpikingNetwork",
+    "StateMachine",
     "StdpSynapse",
     "TooLargeError",
     "__version__",
@@ -98,16 +112,21 @@ __all__ = [
     "conditional_counts",
     "conditional_layer",
     "conditional_product",
+    "decorrelate",
+    "desynchronise",
     "device",
     "devices",
+    "divide",
     "encode",
     "get_backend",
     "exact_operands",
+    "jk_flip_flop",
     "lif_step",
     "maximum",
     "minimum",
     "multiply",
     "mux",
+    "linear_gain",
     "num_threads",
     "pack",
     "parallel_count",
@@ -129,12 +148,17 @@ __all__ = [
     "scaled_add",
     "scc",
     "scc_matrix",
+    "relu",
     "set_num_threads",
+    "sexp",
     "simd_tier",
     "simd_tiers",
     "stable_length",
     "thermometer",
     "unary_add",
+    "square_root",
+    "stanh",
+    "synchronise",
     "unpack",
     "value_error",
 ]
