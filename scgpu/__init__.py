@@ -35,7 +35,6 @@ from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
-from scgpu.lfsr16 import BitstreamEncoder, Lfsr16
 from scgpu.fsm import (
     StateMachine,
     decorrelate,
@@ -49,6 +48,7 @@ from scgpu.fsm import (
     stanh,
     synchronise,
 )
+from scgpu.lfsr16 import BitstreamEncoder, Lfsr16
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.network import Network
 from scgpu.neuron import FixedPointLif, lif_step
@@ -102,8 +102,8 @@ __all__ = [
     "StdpSynapse",
     "TooLargeError",
     "__version__",
-    "available_backends",
     "absolute_difference",
+    "available_backends",
     "batch_lif_run",
     "batch_lif_run_multi",
     "batch_lif_run_varying",
@@ -118,15 +118,15 @@ __all__ = [
     "devices",
     "divide",
     "encode",
-    "get_backend",
     "exact_operands",
+    "get_backend",
     "jk_flip_flop",
     "lif_step",
+    "linear_gain",
     "maximum",
     "minimum",
     "multiply",
     "mux",
-    "linear_gain",
     "num_threads",
     "pack",
     "parallel_count",
@@ -140,25 +140,25 @@ __all__ = [
     "popcount",
     "problems",
     "profile",
-    "sc_forward",
     "progressive_value",
     "regenerate",
+    "relu",
     "rmse",
     "saturating_add",
+    "sc_forward",
     "scaled_add",
     "scc",
     "scc_matrix",
-    "relu",
     "set_num_threads",
     "sexp",
     "simd_tier",
     "simd_tiers",
-    "stable_length",
-    "thermometer",
-    "unary_add",
     "square_root",
+    "stable_length",
     "stanh",
     "synchronise",
+    "thermometer",
+    "unary_add",
     "unpack",
     "value_error",
 ]
