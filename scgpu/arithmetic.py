@@ -313,8 +313,8 @@ def unary_add(inputs: Sequence[Bitstream], *, scale: int = 1, depth: int | None 
     scale : int
         1 to the number of inputs.
     depth : int, optional
-        Bits of the accumulator, 3 to 32: it is cut to -2**(depth - 2) .. 2**(depth - 2) after the addition
-        and after the subtraction, as in UnarySim. Default: unbounded.
+        Bits of the accumulator, to 32: the sum is cut to -2**(depth - 2) .. 2**(depth - 2), as in UnarySim,
+        which must not be less than ``scale``. Default: unbounded.
 
     Returns
     -------
@@ -341,7 +341,8 @@ def unary_add(inputs: Sequence[Bitstream], *, scale: int = 1, depth: int | None 
     """
     streams = _alike("inputs", inputs)
     scale = arguments.integer("scale", scale, 1, len(streams))
-    limit = 2**62 if depth is None else 2 ** (arguments.integer("depth", depth, 3, 32) - 1)
+    least_depth = 2 + (scale - 1).bit_length()  # else A could never reach the scale
+    limit = 2**62 if depth is None else 2 ** (arguments.integer("depth", depth, least_depth, 32) - 1)
     offset = len(streams) - scale if streams[0].polarity == "bipolar" else 0
     first = streams[0]
     sums = parallel_count(streams).by_time().reshape(-1, first.length)
@@ -362,7 +363,6 @@ def _carries(steps: NDArray[np.int64], scale: int, limit: int) -> NDArray[np.boo
         np.clip(held + step, -limit, limit, out=held)
         np.greater_equal(held, scale, out=carry)
         held -= scale * carry
-        np.clip(held, -limit, limit, out=held)
     return carries
 
 

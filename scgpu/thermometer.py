@@ -57,7 +57,7 @@ def thermometer(
     length = arguments.length_of(length)
     counts = arguments.integers("ones", ones, 0, length)
     word_count = -(-length // 64)
-    require_host_memory(8 * math.prod(counts.shape) * word_count)
+    require_host_memory(24 * math.prod(counts.shape) * word_count)  # the words, and two numbers for each
     return Bitstream.from_words(_first_ones(counts, word_count), length, polarity=polarity, device=device)
 
 

@@ -108,7 +108,7 @@ def stepped_add(bits: np.ndarray[Any, Any], scale: int, bipolar: bool, depth: in
     for column in bits.T:
         held = max(-limit, min(limit, held + int(column.sum()) - offset))
         out.append(int(held >= scale))
-        held = max(-limit, min(limit, held - scale * out[-1]))
+        held = max(-limit, min(limit, held - scale * out[-1]))  # as UnarySim has it
     return out
 
 
@@ -116,13 +116,14 @@ def stepped_add(bits: np.ndarray[Any, Any], scale: int, bipolar: bool, depth: in
     seed=st.integers(0, 2**32 - 1),
     number=st.integers(1, 6),
     polarity=POLARITIES,
-    depth=st.sampled_from((None, 3, 4, 10)),
+    slack=st.sampled_from((None, 0, 1, 10)),
     data=st.data(),
 )
 def test_unary_add_equals_a_stepped_accumulator(
-    chosen: scgpu.Device, seed: int, number: int, polarity: Any, depth: int | None, data: st.DataObject
+    chosen: scgpu.Device, seed: int, number: int, polarity: Any, slack: int | None, data: st.DataObject
 ) -> None:
     scale = data.draw(st.integers(1, number))
+    depth = None if slack is None else 2 + (scale - 1).bit_length() + slack
     bits, streams = streams_of(seed, number, (2, 3, 100), chosen, polarity)
     added = scgpu.unary_add(streams, scale=scale, depth=depth)
     assert added.polarity == polarity and added.shape == (2, 3) and added.device == chosen
@@ -275,7 +276,8 @@ def test_inputs_on_several_devices(chosen: scgpu.Device) -> None:
         (lambda a, b: scgpu.parallel_count(5), TypeError, "inputs must be a list of Bitstreams; got int"),
         (lambda a, b: scgpu.unary_add([a, a], scale=3), ValueError, "scale must be from 1 to 2; got 3"),
         (lambda a, b: scgpu.unary_add([a, a], scale=0), ValueError, "scale must be from 1 to 2; got 0"),
-        (lambda a, b: scgpu.unary_add([a, a], depth=2), ValueError, "depth must be from 3 to 32; got 2"),
+        (lambda a, b: scgpu.unary_add([a, a], depth=1), ValueError, "depth must be from 2 to 32; got 1"),
+        (lambda a, b: scgpu.unary_add([a] * 5, scale=5, depth=4), ValueError, "depth must be from 5 to 32; got 4"),
         (lambda a, b: scgpu.bernstein([b], [0, 1]), ValueError, "bernstein is for unipolar streams"),
         (lambda a, b: scgpu.bernstein([a], [0]), ValueError, r"coefficients must have shape \(2,\)"),
         (lambda a, b: scgpu.bernstein([a], [0, 1.5]), ValueError, r"coefficients must lie in \[0, 1\]; got 1.5. Scale"),

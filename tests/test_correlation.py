@@ -90,7 +90,7 @@ def test_identities_of_scc_zero(chosen: scgpu.Device) -> None:
 
 
 def test_correlation_of_long_streams_is_exact() -> None:
-    # products of counts pass 64 bits: as if words were counted, from their numbers of ones alone
+    # products of counts pass 64 bits; streams of this length are too large to make here
     from scgpu.correlation import _integers, _scc
 
     length = 2**34 - 64
