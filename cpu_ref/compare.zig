@@ -32,12 +32,16 @@ fn fill(words: []u64, sequence: []const u32, first: usize, threshold: u32) void 
         if (place + 64 <= sequence.len) {
             word.* = below(sequence[place..][0..64], threshold);
             place += 64;
+            if (place == sequence.len) place = 0;
         } else {
             var numbers: [64]u32 = undefined;
-            for (&numbers) |*number| {
-                if (place >= sequence.len) place = 0;
-                number.* = sequence[place];
-                place += 1;
+            var count: usize = 0;
+            while (count < 64) {
+                const some: usize = @min(64 - count, sequence.len - place);
+                @memcpy(numbers[count..][0..some], sequence[place..][0..some]);
+                count += some;
+                place += some;
+                if (place == sequence.len) place = 0;
             }
             word.* = below(&numbers, threshold);
         }

@@ -14,8 +14,6 @@ import scgpu
 from scgpu import sng
 from scgpu.compare import LONGEST_PERIOD
 
-GENERATORS = [name for name in sng.NAMED if name != "bernoulli"]
-
 
 def exact_products(first: list[int], second: list[int]) -> tuple[float, float]:
     """Mean absolute error and root of the mean square, of AND over all pairs of 8-bit operands below 256."""
@@ -190,23 +188,27 @@ def test_counter_is_a_ramp() -> None:
 # Streams
 
 
-@pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("sharing", ["tensor", "stream"])
-def test_encode_with_generators_is_the_definition(name: str, sharing: str, chosen: scgpu.Device) -> None:
-    named = sng.NAMED[name]
-    assert named is not None
-    generator: Any = (
-        type(named)(sharing=sharing)
-        if hasattr(named, "__match_args__") and "sharing" in (named.__match_args__)
-        else named
-    )
+@pytest.mark.parametrize(
+    "generator",
+    [
+        *(sng.NAMED[name] for name in sng.NAMED if name != "bernoulli"),
+        *(sng.Sobol(shift, "stream") for shift in (False, True)),
+        sng.Sobol(shift=True),
+        sng.Lfsr(5, sharing="stream"),
+        sng.Lfsr(20, "galois", start=7, sharing="stream"),
+        sng.Halton(sharing="stream"),
+        sng.NumberTable(np.arange(30).reshape(3, 10) << 27, sharing="stream"),
+    ],
+    ids=lambda generator: type(generator).__name__,
+)
+def test_encode_with_generators_is_the_definition(generator: sng.Sng, chosen: scgpu.Device) -> None:
     p = np.array([[0.0, 0.3, 1.0], [0.5, 2.0**-32, 0.999]])
     for length in (1, 65, 130):
         streams = scgpu.encode(
             p, length, 3, tensor_id=4, purpose="noise", first_stream=7, sng=generator, device=chosen
         ).bits()
         for stream in range(3):
-            index = 3 + 5 * (4 + 3 + (7 + stream if sharing == "stream" and generator.sharing == "stream" else 0))
+            index = 3 + 5 * (4 + 3 + (7 + stream if generator.sharing == "stream" else 0))
             numbers = generator.numbers(generator.sequence(index), length, 3).tolist()
             numbers = [numbers[(generator.phase(index) + t) % len(numbers)] for t in range(length)]
             for sample in range(2):

@@ -21,6 +21,7 @@ from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.pack import pack
 from scgpu.population import LifParameters, Population
 from scgpu.sequence import SEQUENCES, SequenceName
+from scgpu.sng import SngName
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.unpack import unpack
 
@@ -30,6 +31,7 @@ BATCHES = (1, 100, 256, 1000)
 SWEEP = (128, 256, 512, 1024, 2048, 4096)
 SWEEP_SHAPE = (32, 16)
 SHARED = ((512, 256, 1024), (1000, 500, 4096))
+GENERATORS: tuple[SngName, ...] = ("sobol", "lfsr")
 MILLION = 1_000_000
 NEURONS = 100
 STEPS = 100_000
@@ -167,7 +169,10 @@ class Bench:
         )
 
     def encode(self) -> Iterator[Case]:
-        """Encoding of numbers; the ceiling has comparators of 8 bits, which two Philox blocks decide."""
+        """Encoding of numbers; the ceiling has comparators of 8 bits, which two Philox blocks decide.
+
+        Other generators read a number of 4 bytes for each bit.
+        """
         device, engine = self.device, self.engine
         p = np.random.default_rng(1).random(1000)
         others: dict[str, Callable[[], Work]] = {}
@@ -181,6 +186,14 @@ class Bench:
             others,
             lambda: lambda: encode(p, LENGTH, resolution=8, device=device),
         )
+        for sng in GENERATORS:
+            yield Case(
+                "encode",
+                f"1,000 numbers, {sng}",
+                1000 * LENGTH,
+                lambda sng=sng: lambda: encode(p, LENGTH, sng=sng, device=device),  # type: ignore[misc]
+                ceiling=lambda: ceiling.read_work(device, 4 * p.size * LENGTH),
+            )
 
     def packing(self) -> Iterator[Case]:
         """Packing, unpacking and counting; the ceilings read or write as many bytes with NumPy."""
