@@ -48,6 +48,31 @@ pub const encode = struct {
     }
 };
 
+pub const compare = struct {
+    fn bySample(call: *const abi.Compare) bool {
+        return call.sample_count > 1;
+    }
+    pub fn units(call: *const abi.Compare) u64 {
+        return if (bySample(call)) call.sample_count else call.stream_count;
+    }
+    pub fn nanoseconds(call: *const abi.Compare) u64 {
+        return 4 * @as(u64, call.sample_count) * call.stream_count * call.word_count;
+    }
+    pub fn part(call: *const abi.Compare, begin: u64, end: u64) abi.Compare {
+        var p = call.*;
+        const first_row = if (bySample(call)) begin * call.stream_count else begin;
+        p.thresholds += first_row;
+        p.words += first_row * call.word_count;
+        if (bySample(call)) {
+            p.sample_count = @intCast(end - begin);
+        } else {
+            p.stream_count = @intCast(end - begin);
+            p.places += 2 * begin * call.place_stride;
+        }
+        return p;
+    }
+};
+
 pub const dense = struct {
     /// Multiples of every register tile, so that a division costs no partial ones.
     const samples = 12;

@@ -365,6 +365,27 @@ OPS: dict[str, Op] = {
             stream_bits="64 * sample_count * stream_count * word_count",
         ),
         Op(
+            "compare",
+            params=(
+                "sample_count",
+                "stream_count",
+                "word_count",
+                "tail_bits",
+                "period",
+                "sequence_count",
+                "place_stride",
+            ),
+            buffers=(
+                Buffer("thresholds", "u32", "in", "sample_count * stream_count"),
+                Buffer("places", "u32", "in", "2 * ((stream_count - 1) * place_stride + 1)"),
+                Buffer("sequences", "u32", "in", "sequence_count * period"),
+                Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
+            ),
+            work_items="-(-sample_count * stream_count // 4) * word_count",
+            specialised={"own_places": "place_stride"},
+            stream_bits="64 * sample_count * stream_count * word_count",
+        ),
+        Op(
             "dense",
             params=(
                 "sample_count",

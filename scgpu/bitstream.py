@@ -16,6 +16,7 @@ from scgpu.bitwise import BitOperation, bitwise
 from scgpu.count import count
 from scgpu.devices import backend_for
 from scgpu.pack import pack_streams
+from scgpu.sng import Source
 from scgpu.unpack import unpack_streams
 
 
@@ -70,18 +71,25 @@ class Bitstream:
         Where the words are.
     """
 
-    __slots__ = ("_backend", "_parts", "length", "polarity", "shape")
+    __slots__ = ("_backend", "_parts", "_source", "length", "polarity", "shape")
     __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None  # ndarray & Bitstream is an error, not an array of Bitstreams
 
     def __init__(
-        self, backend: Backend, parts: Sequence[Part], shape: tuple[int, ...], length: int, polarity: Polarity
+        self,
+        backend: Backend,
+        parts: Sequence[Part],
+        shape: tuple[int, ...],
+        length: int,
+        polarity: Polarity,
+        source: Source | None = None,
     ) -> None:
         self._backend = backend
         self._parts = tuple(parts)
         self.shape = shape
         self.length = length
         self.polarity = polarity
+        self._source = source
 
     @classmethod
     def from_words(

@@ -126,6 +126,31 @@ def _encode(rng: Rng) -> Case:
     return make_case("encode", params, {"thresholds": thresholds})
 
 
+def _compare(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    samples, streams, sequences = (int(rng.integers(1, high)) for high in (5, 13, 4))
+    period = int(rng.choice((1, 2, 3, 31, 63, 64, 65, 100, 255, 256, 1000, 1024, 2048, 4099)))
+    place_stride = int(rng.integers(2))
+    size = samples * streams
+    coarse = np.uint32(0xFFFF_FFFF << int(rng.choice((0, 24, 29))) & 0xFFFF_FFFF)
+    numbers = _u32(rng, sequences * period) & coarse
+    numbers[rng.random(numbers.size) < 0.05] = 0xFFFF_FFFF
+    thresholds = np.where(rng.random(size) < 0.5, rng.choice(np.array(THRESHOLDS, np.uint32), size), _u32(rng, size))
+    placed = streams if place_stride else 1
+    params = {
+        "sample_count": samples,
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        "period": period,
+        "sequence_count": sequences,
+        "place_stride": place_stride,
+    }
+    phases = rng.choice(np.array((0, period - 1, int(rng.integers(period)))), placed)
+    places = np.stack([rng.integers(0, sequences, placed), phases], axis=1)
+    return make_case("compare", params, {"thresholds": thresholds, "places": places, "sequences": numbers})
+
+
 def _counts(rng: Rng, neurons: int, most: int) -> dict[str, int]:
     """Where the counts of dense and lookup lie, and what they start from."""
     return {
@@ -526,6 +551,7 @@ def _poisson(rng: Rng) -> Case:
 MAKERS: dict[str, Callable[[Rng], Case]] = {
     "philox": _philox,
     "encode": _encode,
+    "compare": _compare,
     "dense": _dense,
     "prefix": _prefix,
     "lookup": _lookup,

@@ -16,6 +16,7 @@ from scgpu import _trace
 from scgpu.backend import Device, HostBackend, Step, check_step
 from scgpu.oracle.activation import activation
 from scgpu.oracle.bitwise import bitwise
+from scgpu.oracle.compare import compare
 from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
 from scgpu.oracle.drive import drive
@@ -36,6 +37,7 @@ KERNELS: dict[str, Any] = {
     for kernel in (
         philox,
         encode,
+        compare,
         dense,
         prefix,
         lookup,
