@@ -7,9 +7,27 @@ GPU (WGSL through wgpu), any CPU (Zig SIMD), or NumPy, which defines the bits.
 
 from scgpu._cpu import simd_tier, simd_tiers
 from scgpu._version import __version__
+from scgpu.accuracy import progressive_value, rmse, stable_length, value_error
 from scgpu.activation import Activation
+from scgpu.arithmetic import (
+    ParallelCount,
+    absolute_difference,
+    bernstein,
+    bernstein_coefficients,
+    maximum,
+    minimum,
+    multiply,
+    mux,
+    parallel_count,
+    regenerate,
+    saturating_add,
+    scaled_add,
+    unary_add,
+)
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
+from scgpu.conditional import conditional_counts, conditional_layer, conditional_product
+from scgpu.correlation import pearson, pearson_matrix, scc, scc_matrix
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.devices import device, devices, problems
@@ -32,6 +50,7 @@ from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
 from scgpu.synapse import StdpSynapse
+from scgpu.thermometer import thermometer
 from scgpu.threads import num_threads, set_num_threads
 from scgpu.unpack import unpack
 
@@ -50,6 +69,7 @@ __all__ = [
     "NativeLibraryError",
     "Network",
     "PairStdp",
+    "ParallelCount",
     "Pending",
     "PoissonInput",
     "Population",
@@ -63,15 +83,28 @@ __all__ = [
     "StdpSynapse",
     "TooLargeError",
     "__version__",
+    "absolute_difference",
     "batch_lif_run",
     "batch_lif_run_multi",
     "batch_lif_run_varying",
+    "bernstein",
+    "bernstein_coefficients",
+    "conditional_counts",
+    "conditional_layer",
+    "conditional_product",
     "device",
     "devices",
     "encode",
     "lif_step",
+    "maximum",
+    "minimum",
+    "multiply",
+    "mux",
     "num_threads",
     "pack",
+    "parallel_count",
+    "pearson",
+    "pearson_matrix",
     "philox4x32",
     "plot_raster",
     "plot_rates",
@@ -80,8 +113,19 @@ __all__ = [
     "popcount",
     "problems",
     "profile",
+    "progressive_value",
+    "regenerate",
+    "rmse",
+    "saturating_add",
+    "scaled_add",
+    "scc",
+    "scc_matrix",
     "set_num_threads",
     "simd_tier",
     "simd_tiers",
+    "stable_length",
+    "thermometer",
+    "unary_add",
     "unpack",
+    "value_error",
 ]

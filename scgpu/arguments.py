@@ -196,3 +196,30 @@ def writable_file(name: str, value: str) -> Path:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{name} {value!r} is not writable; choose another file")
     return path
+
+
+def integers(name: str, value: ArrayLike, low: int, high: int) -> NDArray[np.int64]:
+    """An array of integers from ``low`` to ``high``, of any shape."""
+    array = _array(name, value)
+    if array.size == 0 and array.dtype == np.float64:  # what NumPy makes of an empty list
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers; got dtype {array.dtype}")
+    wrong = (array < low) | (array > high)
+    if wrong.any():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), array.shape))
+        raise ValueError(f"{name} must be from {low} to {high}; got {array[index]} at index {index}")
+    return array.astype(np.int64)
+
+
+def reals(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """An array of finite numbers, of any shape."""
+    array = _array(name, value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    floats = array.astype(np.float64)
+    wrong = ~np.isfinite(floats)
+    if wrong.any():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), floats.shape))
+        raise ValueError(f"{name} must be finite; got {floats[index]} at index {index}")
+    return floats

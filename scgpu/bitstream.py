@@ -287,3 +287,13 @@ class Bitstream:
             f"Bitstream(shape={self.shape}, length={self.length}, polarity={self.polarity!r}, "
             f"device={str(self.device)!r})"
         )
+
+
+def bitstream_of(name: str, value: Any) -> Bitstream:
+    """A `Bitstream`, or a `TypeError` that says how to make one."""
+    if not isinstance(value, Bitstream):
+        raise TypeError(
+            f"{name} must be a Bitstream; got {type(value).__name__}. Use scgpu.encode for numbers, "
+            "Bitstream.from_words for packed words."
+        )
+    return value
