@@ -30,6 +30,7 @@ from scgpu.conditional import conditional_counts, conditional_layer, conditional
 from scgpu.correlation import pearson, pearson_matrix, scc, scc_matrix
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
+from scgpu.deterministic import exact_operands
 from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
@@ -95,6 +96,7 @@ __all__ = [
     "device",
     "devices",
     "encode",
+    "exact_operands",
     "lif_step",
     "maximum",
     "minimum",

@@ -122,8 +122,8 @@ def exact_operands(
 
     Examples
     --------
-    >>> from scgpu.deterministic import exact_operands
-    >>> a, b = exact_operands([[0.25, 0.5], [0.75, 0.125]], 3, "rotation", device="cpu")
+    >>> import scgpu
+    >>> a, b = scgpu.exact_operands([[0.25, 0.5], [0.75, 0.125]], 3, "rotation", device="cpu")
     >>> (a & b).count().tolist(), a.length  # 2 * 6 and 4 * 1 of 64
     ([12, 4], 64)
     """

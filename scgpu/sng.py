@@ -288,7 +288,7 @@ class Sobol(Sng):
     --------
     >>> import scgpu
     >>> [int(u) / 2**32 for u in scgpu.sng.Sobol().numbers(1, 4, seed=0)]
-    [0.0, 0.5, 0.75, 0.25]
+    [0.0, 0.5, 0.25, 0.75]
     """
 
     shift: bool = False

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import scgpu
-from scgpu.deterministic import METHODS, exact_operands, unary_periods
+from scgpu import exact_operands
+from scgpu.deterministic import METHODS, unary_periods
 
 
 @pytest.mark.parametrize("method", METHODS)
