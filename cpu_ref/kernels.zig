@@ -21,6 +21,7 @@ pub const table: abi.Table = .{
     .trace = &@import("trace.zig").trace,
     .stdp = &@import("stdp.zig").stdp,
     .poisson = &@import("poisson.zig").poisson,
+    .fsm = &@import("fsm.zig").fsm,
 };
 
 comptime {

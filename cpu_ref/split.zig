@@ -401,3 +401,31 @@ pub const poisson = struct {
         return p;
     }
 };
+
+pub const fsm = struct {
+    /// Bits of a unit, so that making tables for it does not count.
+    const unit_bits = 1 << 18;
+
+    fn streams(call: *const abi.Fsm) u64 {
+        return unit_bits / (64 * @as(u64, @max(1, call.word_end -| call.word_begin))) + 1;
+    }
+    pub fn units(call: *const abi.Fsm) u64 {
+        return (@as(u64, call.stream_count) + streams(call) - 1) / streams(call);
+    }
+    pub fn nanoseconds(call: *const abi.Fsm) u64 {
+        return @as(u64, call.stream_count) * (call.word_end -| call.word_begin) * 8;
+    }
+    pub fn part(call: *const abi.Fsm, begin: u64, end: u64) abi.Fsm {
+        var p = call.*;
+        const first = begin * streams(call);
+        const words = first * call.word_count;
+        p.stream_count = @intCast(@min(end * streams(call), call.stream_count) - first);
+        p.first += words;
+        if (call.input_count > 1) p.second += words;
+        if (call.input_count > 2) p.third += words;
+        p.states += first;
+        p.result += words;
+        if (call.output_count > 1) p.other += words;
+        return p;
+    }
+};

@@ -548,6 +548,35 @@ def _poisson(rng: Rng) -> Case:
     return make_case("poisson", params, inputs)
 
 
+def _fsm(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    streams, inputs, outputs = (int(rng.integers(1, high)) for high in (40, 4, 3))
+    # from tables that a kernel may widen to several bits at once to those of the largest machine
+    states = int(rng.choice((1, 2, 5, 16, 32, 33, 200, 600, 3000, 2**16)))
+    begin, end = sorted(int(i) for i in rng.integers(0, word_count + 1, 2))
+    if rng.random() < 0.5:
+        begin, end = 0, word_count
+    params = {
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        "word_begin": begin,
+        "word_end": end,
+        "input_count": inputs,
+        "output_count": outputs,
+        "state_count": states,
+    }
+    entries = states << inputs
+    written = rng.integers(0, 2, (2, entries), dtype=np.uint32)
+    arrays: dict[str, NDArray[Any]] = {
+        name: _streams(rng, streams, word_count, tail_bits) for name in ("first", "second", "third")[:inputs]
+    }
+    arrays |= {name: np.zeros(1, np.uint64) for name in ("second", "third")[inputs - 1 :]}
+    arrays["table"] = rng.integers(0, states, entries, dtype=np.uint32) | written[0] << 16 | written[1] << 24
+    arrays["states"] = rng.integers(0, states, streams, dtype=np.uint32)
+    return make_case("fsm", params, arrays)
+
+
 MAKERS: dict[str, Callable[[Rng], Case]] = {
     "philox": _philox,
     "encode": _encode,
@@ -566,6 +595,7 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "trace": _trace,
     "stdp": _stdp,
     "poisson": _poisson,
+    "fsm": _fsm,
 }
 
 

@@ -21,6 +21,7 @@ from scgpu.oracle.count import count
 from scgpu.oracle.dense import dense
 from scgpu.oracle.drive import drive
 from scgpu.oracle.encode import encode
+from scgpu.oracle.fsm import fsm
 from scgpu.oracle.lif import lif
 from scgpu.oracle.lookup import lookup
 from scgpu.oracle.pack import pack
@@ -52,6 +53,7 @@ KERNELS: dict[str, Any] = {
         propagate,
         trace,
         stdp,
+        fsm,
     )
 }
 
