@@ -244,10 +244,10 @@ class Lfsr(Sng):
         return states << np.uint32(32 - self.width)
 
 
-@lru_cache(maxsize=1)
-def _directions() -> NDArray[np.uint32]:
-    """Direction numbers of all dimensions that `scgpu/data/joe_kuo.txt` has, shape (dimensions, 32)."""
-    text = resources.files("scgpu").joinpath("data", "joe_kuo.txt").read_text(encoding="ascii")
+@lru_cache(maxsize=2)
+def sobol_directions(file: str = "joe_kuo.txt") -> NDArray[np.uint32]:
+    """Direction numbers of all dimensions that a file of `scgpu/data` has, shape (dimensions, 32)."""
+    text = resources.files("scgpu").joinpath("data", file).read_text(encoding="ascii")
     rows = [[int(word) for word in line.split()] for line in text.splitlines() if line[0] != "#"]
     directions = np.empty((len(rows), 32), np.uint32)
     for row, (polynomial, *m) in zip(directions, rows, strict=True):
@@ -260,6 +260,15 @@ def _directions() -> NDArray[np.uint32]:
             m.append(new)
         row[:] = [number << 31 - k for k, number in enumerate(m[:32])]
     return directions
+
+
+def sobol_points(directions: NDArray[np.uint32], count: int) -> Numbers:
+    """The first points of a dimension, by its direction numbers."""
+    points = np.zeros(1, np.uint32)
+    for direction in directions[: (count - 1).bit_length()]:
+        # t and 2**(k+1) - 1 - t differ in bit k of their Gray codes alone
+        points = np.concatenate([points, points[::-1] ^ direction])
+    return points[:count]
 
 
 @dataclass(frozen=True)
@@ -306,16 +315,12 @@ class Sobol(Sng):
 
     def sequence(self, index: int) -> int:
         """The dimension from 0 on, or with a shift the index."""
-        return index if self.shift else index % len(_directions())
+        return index if self.shift else index % len(sobol_directions())
 
     def numbers(self, sequence: int, length: int, seed: int) -> Numbers:
         """The points of a dimension, shifted or not."""
-        directions = _directions()
-        points = np.zeros(1, np.uint32)
-        for direction in directions[sequence % len(directions), : (length - 1).bit_length()]:
-            # t and 2**(k+1) - 1 - t differ in bit k of their Gray codes alone
-            points = np.concatenate([points, points[::-1] ^ direction])
-        points = points[:length]
+        directions = sobol_directions()
+        points = sobol_points(directions[sequence % len(directions)], length)
         if self.shift:
             counter = [0, sequence & 0xFFFF_FFFF, sequence >> 32 & 0xFFFF_FFFF, SHIFT_DOMAIN]
             points = points ^ philox4x32(counter, [seed & 0xFFFF_FFFF, seed >> 32], device="numpy")[0]
