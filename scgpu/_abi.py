@@ -374,9 +374,10 @@ OPS: dict[str, Op] = {
                 "period",
                 "sequence_count",
                 "place_stride",
+                "threshold_offset",
             ),
             buffers=(
-                Buffer("thresholds", "u32", "in", "sample_count * stream_count"),
+                Buffer("thresholds", "u32", "in", "threshold_offset + sample_count * stream_count"),
                 Buffer("places", "u32", "in", "2 * ((stream_count - 1) * place_stride + 1)"),
                 Buffer("sequences", "u32", "in", "sequence_count * period"),
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
