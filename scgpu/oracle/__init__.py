@@ -17,6 +17,7 @@ from scgpu.backend import Device, HostBackend, Step, check_step
 from scgpu.oracle.activation import activation
 from scgpu.oracle.bitwise import bitwise
 from scgpu.oracle.count import count
+from scgpu.oracle.delay import delay
 from scgpu.oracle.dense import dense
 from scgpu.oracle.drive import drive
 from scgpu.oracle.encode import encode
@@ -41,6 +42,7 @@ KERNELS: dict[str, Any] = {
         lookup,
         count,
         bitwise,
+        delay,
         pack,
         unpack,
         activation,
