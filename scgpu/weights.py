@@ -7,6 +7,7 @@ comparator sequence per input, so a weight is its rank and a product a look-up.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -82,6 +83,36 @@ def dense_step(
         "bipolar": int(bipolar),
     }
     return Step("dense", params, (weights, inputs, counts))
+
+
+def product_steps(
+    form: Form, weights: Sequence[Part], inputs: Any, counts: Any, sample_count: int, count_offset: int = 0
+) -> list[Step]:
+    """Products of streams of inputs and of weights (neuron, input) by AND and popcount, long rows in several passes.
+
+    A part of ``weights`` is some neurons' rows.
+    """
+    row_words = form.n_inputs * form.word_count
+    bipolar = form.polarity == "bipolar"
+    return [
+        dense_step(
+            part.buffer,
+            inputs,
+            counts,
+            sample_count=sample_count,
+            neuron_count=(part.end - part.begin) // form.n_inputs,
+            row_words=row_words,
+            word_begin=begin,
+            word_end=min(begin + PASS_WORDS, row_words),
+            count_offset=count_offset + part.begin // form.n_inputs,
+            count_stride=form.n_neurons,
+            initial=form.n_inputs * form.length if bipolar else 0,
+            accumulate=begin > 0,
+            bipolar=bipolar,
+        )
+        for part in weights
+        for begin in range(0, row_words, PASS_WORDS)
+    ]
 
 
 class WeightStreams(Protocol):
@@ -166,29 +197,8 @@ class IndependentStreams:
         """Nothing is kept in between."""
 
     def steps(self, inputs: Any, counts: Any, scratch: None, sample_count: int, count_offset: int = 0) -> list[Step]:
-        """Products by AND and popcount, long rows in several passes."""
-        form = self._form
-        row_words = form.n_inputs * form.word_count
-        bipolar = form.polarity == "bipolar"
-        return [
-            dense_step(
-                part._buffer,
-                inputs,
-                counts,
-                sample_count=sample_count,
-                neuron_count=part.shape[0],
-                row_words=row_words,
-                word_begin=begin,
-                word_end=min(begin + PASS_WORDS, row_words),
-                count_offset=count_offset + first_neuron,
-                count_stride=form.n_neurons,
-                initial=form.n_inputs * form.length if bipolar else 0,
-                accumulate=begin > 0,
-                bipolar=bipolar,
-            )
-            for first_neuron, part in self.parts
-            for begin in range(0, row_words, PASS_WORDS)
-        ]
+        """Products by AND and popcount."""
+        return product_steps(self._form, self.packed._parts, inputs, counts, sample_count, count_offset)
 
 
 class SharedStreams:
