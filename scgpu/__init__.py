@@ -16,6 +16,7 @@ from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.faults import drop_cycles, flip_bits, stuck_at
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.network import Network
 from scgpu.neuron import FixedPointLif, lif_step
@@ -68,7 +69,9 @@ __all__ = [
     "batch_lif_run_varying",
     "device",
     "devices",
+    "drop_cycles",
     "encode",
+    "flip_bits",
     "lif_step",
     "num_threads",
     "pack",
@@ -83,5 +86,6 @@ __all__ = [
     "set_num_threads",
     "simd_tier",
     "simd_tiers",
+    "stuck_at",
     "unpack",
 ]
