@@ -6,6 +6,7 @@ const tier = @import("tier");
 pub const table: abi.Table = .{
     .philox = &@import("philox.zig").philox,
     .encode = &@import("encode.zig").encode,
+    .compare = &@import("compare.zig").compare,
     .dense = &@import("dense.zig").dense,
     .prefix = &@import("prefix.zig").prefix,
     .lookup = &@import("lookup.zig").lookup,
@@ -21,6 +22,7 @@ pub const table: abi.Table = .{
     .trace = &@import("trace.zig").trace,
     .stdp = &@import("stdp.zig").stdp,
     .poisson = &@import("poisson.zig").poisson,
+    .fsm = &@import("fsm.zig").fsm,
 };
 
 comptime {

@@ -48,6 +48,31 @@ pub const encode = struct {
     }
 };
 
+pub const compare = struct {
+    fn bySample(call: *const abi.Compare) bool {
+        return call.sample_count > 1;
+    }
+    pub fn units(call: *const abi.Compare) u64 {
+        return if (bySample(call)) call.sample_count else call.stream_count;
+    }
+    pub fn nanoseconds(call: *const abi.Compare) u64 {
+        return 4 * @as(u64, call.sample_count) * call.stream_count * call.word_count;
+    }
+    pub fn part(call: *const abi.Compare, begin: u64, end: u64) abi.Compare {
+        var p = call.*;
+        const first_row = if (bySample(call)) begin * call.stream_count else begin;
+        p.thresholds += first_row;
+        p.words += first_row * call.word_count;
+        if (bySample(call)) {
+            p.sample_count = @intCast(end - begin);
+        } else {
+            p.stream_count = @intCast(end - begin);
+            p.places += 2 * begin * call.place_stride;
+        }
+        return p;
+    }
+};
+
 pub const dense = struct {
     /// Multiples of every register tile, so that a division costs no partial ones.
     const samples = 12;
@@ -389,6 +414,34 @@ pub const poisson = struct {
         var p = call.*;
         p.block_begin = @intCast(call.block_begin + begin * unit);
         p.block_end = @intCast(@min(call.block_begin + end * unit, call.block_end));
+        return p;
+    }
+};
+
+pub const fsm = struct {
+    /// Bits of a unit, so that making tables for it does not count.
+    const unit_bits = 1 << 18;
+
+    fn streams(call: *const abi.Fsm) u64 {
+        return unit_bits / (64 * @as(u64, @max(1, call.word_end -| call.word_begin))) + 1;
+    }
+    pub fn units(call: *const abi.Fsm) u64 {
+        return (@as(u64, call.stream_count) + streams(call) - 1) / streams(call);
+    }
+    pub fn nanoseconds(call: *const abi.Fsm) u64 {
+        return @as(u64, call.stream_count) * (call.word_end -| call.word_begin) * 8;
+    }
+    pub fn part(call: *const abi.Fsm, begin: u64, end: u64) abi.Fsm {
+        var p = call.*;
+        const first = begin * streams(call);
+        const words = first * call.word_count;
+        p.stream_count = @intCast(@min(end * streams(call), call.stream_count) - first);
+        p.first += words;
+        if (call.input_count > 1) p.second += words;
+        if (call.input_count > 2) p.third += words;
+        p.states += first;
+        p.result += words;
+        if (call.output_count > 1) p.other += words;
         return p;
     }
 };

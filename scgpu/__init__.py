@@ -7,16 +7,49 @@ GPU (WGSL through wgpu), any CPU (Zig SIMD), or NumPy, which defines the bits.
 
 from scgpu._cpu import simd_tier, simd_tiers
 from scgpu._version import __version__
+from scgpu.accuracy import progressive_value, rmse, stable_length, value_error
 from scgpu.activation import Activation
+from scgpu.arithmetic import (
+    ParallelCount,
+    absolute_difference,
+    bernstein,
+    bernstein_coefficients,
+    maximum,
+    minimum,
+    multiply,
+    mux,
+    parallel_count,
+    regenerate,
+    saturating_add,
+    scaled_add,
+    unary_add,
+)
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream
+from scgpu.conditional import conditional_counts, conditional_layer, conditional_product
+from scgpu.correlation import pearson, pearson_matrix, scc, scc_matrix
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
+from scgpu.deterministic import exact_operands
 from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
 from scgpu.faults import drop_cycles, flip_bits, stuck_at
+from scgpu.fsm import (
+    StateMachine,
+    decorrelate,
+    desynchronise,
+    divide,
+    jk_flip_flop,
+    linear_gain,
+    relu,
+    sexp,
+    square_root,
+    stanh,
+    synchronise,
+)
+from scgpu.lfsr16 import BitstreamEncoder, Lfsr16
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.network import Network
 from scgpu.neuron import FixedPointLif, lif_step
@@ -29,10 +62,12 @@ from scgpu.profile import Profile, profile
 from scgpu.propagate import Projection
 from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
 from scgpu.recording import PopulationRecord, Recording
+from scgpu.reference import available_backends, get_backend, sc_forward
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
 from scgpu.synapse import StdpSynapse
+from scgpu.thermometer import thermometer
 from scgpu.threads import num_threads, set_num_threads
 from scgpu.unpack import unpack
 
@@ -40,6 +75,7 @@ __all__ = [
     "Activation",
     "BernoulliSource",
     "Bitstream",
+    "BitstreamEncoder",
     "ConstantCurrent",
     "CurrentArray",
     "DenseLayer",
@@ -47,10 +83,12 @@ __all__ = [
     "DeviceError",
     "FixedPointLif",
     "GpuError",
+    "Lfsr16",
     "LifParameters",
     "NativeLibraryError",
     "Network",
     "PairStdp",
+    "ParallelCount",
     "Pending",
     "PoissonInput",
     "Population",
@@ -61,20 +99,42 @@ __all__ = [
     "ScgpuError",
     "SpikeTrain",
     "SpikingNetwork",
+    "StateMachine",
     "StdpSynapse",
     "TooLargeError",
     "__version__",
+    "absolute_difference",
+    "available_backends",
     "batch_lif_run",
     "batch_lif_run_multi",
     "batch_lif_run_varying",
+    "bernstein",
+    "bernstein_coefficients",
+    "conditional_counts",
+    "conditional_layer",
+    "conditional_product",
+    "decorrelate",
+    "desynchronise",
     "device",
     "devices",
+    "divide",
     "drop_cycles",
     "encode",
+    "exact_operands",
     "flip_bits",
+    "get_backend",
+    "jk_flip_flop",
     "lif_step",
+    "linear_gain",
+    "maximum",
+    "minimum",
+    "multiply",
+    "mux",
     "num_threads",
     "pack",
+    "parallel_count",
+    "pearson",
+    "pearson_matrix",
     "philox4x32",
     "plot_raster",
     "plot_rates",
@@ -83,9 +143,26 @@ __all__ = [
     "popcount",
     "problems",
     "profile",
+    "progressive_value",
+    "regenerate",
+    "relu",
+    "rmse",
+    "saturating_add",
+    "sc_forward",
+    "scaled_add",
+    "scc",
+    "scc_matrix",
     "set_num_threads",
+    "sexp",
     "simd_tier",
     "simd_tiers",
+    "square_root",
+    "stable_length",
+    "stanh",
     "stuck_at",
+    "synchronise",
+    "thermometer",
+    "unary_add",
     "unpack",
+    "value_error",
 ]

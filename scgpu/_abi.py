@@ -365,6 +365,27 @@ OPS: dict[str, Op] = {
             stream_bits="64 * sample_count * stream_count * word_count",
         ),
         Op(
+            "compare",
+            params=(
+                "sample_count",
+                "stream_count",
+                "word_count",
+                "tail_bits",
+                "period",
+                "sequence_count",
+                "place_stride",
+            ),
+            buffers=(
+                Buffer("thresholds", "u32", "in", "sample_count * stream_count"),
+                Buffer("places", "u32", "in", "2 * ((stream_count - 1) * place_stride + 1)"),
+                Buffer("sequences", "u32", "in", "sequence_count * period"),
+                Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
+            ),
+            work_items="-(-sample_count * stream_count // 4) * word_count",
+            specialised={"own_places": "place_stride"},
+            stream_bits="64 * sample_count * stream_count * word_count",
+        ),
+        Op(
             "dense",
             params=(
                 "sample_count",
@@ -705,6 +726,33 @@ OPS: dict[str, Op] = {
             ),
             work_items="block_end - block_begin",
             **_MULTIPLY_WIDE,
+        ),
+        Op(
+            "fsm",
+            params=(
+                "stream_count",
+                "word_count",
+                "tail_bits",
+                "word_begin",
+                "word_end",
+                "input_count",
+                "output_count",
+                "state_count",
+            ),
+            buffers=(
+                Buffer("first", "u64", "in", _STREAMS),
+                Buffer("second", "u64", "in", f"input_count // 2 * {_STREAMS}"),
+                Buffer("third", "u64", "in", f"input_count // 3 * {_STREAMS}"),
+                # k inputs make 2**k rows of a state: 2, 4 or 8
+                Buffer("table", "u32", "in", "state_count * (input_count * input_count - input_count + 2)"),
+                Buffer("states", "u32", "inout", "stream_count"),
+                Buffer("result", "u64", "out", _STREAMS),
+                Buffer("other", "u64", "out", f"output_count // 2 * {_STREAMS}"),
+            ),
+            work_items="stream_count",
+            specialised={"inputs": "input_count"},
+            specialised_values=(1, 2, 3),
+            stream_bits="64 * stream_count * (word_end - word_begin)",
         ),
     )
 }

@@ -116,33 +116,49 @@ def require_bits(array: NDArray[Any]) -> None:
         raise ValueError(f"bits must be 0 or 1; got {array[index]} at index {index}. For truth values pass bits != 0.")
 
 
-def words64(words: Any) -> NDArray[np.uint64]:
+def nonzero_bytes(value: ArrayLike) -> NDArray[np.bool_]:
+    """Where an array of bytes, in any integer type, is not 0."""
+    array = _array("bits", value)
+    if array.size == 0:  # an empty list has no type of its own
+        return array.astype(np.bool_)
+    if array.dtype.kind not in "biu":
+        raise TypeError(f"bits must hold booleans or integers from 0 to 255; got dtype {array.dtype}")
+    if array.dtype.char not in "B?":
+        wrong = (array < 0) | (array > 255)
+        if wrong.any():
+            index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), array.shape))
+            raise ValueError(f"bits must lie in [0, 255]; got {array[index]} at index {index}")
+    nonzero: NDArray[np.bool_] = array != 0
+    return nonzero
+
+
+def words64(words: Any, name: str = "words") -> NDArray[np.uint64]:
     """Packed words, an array of uint64 of shape (..., W) in any layout."""
     if isinstance(words, np.ma.MaskedArray) or not isinstance(words, np.ndarray) or words.dtype.kind != "u":
         found = f"dtype {words.dtype}" if isinstance(words, np.ndarray) else type(words).__name__
-        raise TypeError(f"words must be an ndarray of uint64; got {found}")
+        raise TypeError(f"{name} must be an ndarray of uint64; got {found}")
     if words.dtype.itemsize != 8:
-        raise TypeError(f"words must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
+        raise TypeError(f"{name} must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
     if words.ndim == 0:
-        raise ValueError("words must have shape (..., W); got a single word")
+        raise ValueError(f"{name} must have shape (..., W); got a single word")
     return words
 
 
-def streams(words: Any, length: int) -> NDArray[np.uint64]:
+def streams(words: Any, length: int, name: str = "words") -> NDArray[np.uint64]:
     """Packed words of streams of ``length`` bits, in any layout."""
-    array = words64(words)
+    array = words64(words, name)
     if array.shape[-1] != -(-length // 64):
-        raise ValueError(f"words must have shape (..., {-(-length // 64)}) for length={length}; got {array.shape}")
+        raise ValueError(f"{name} must have shape (..., {-(-length // 64)}) for length={length}; got {array.shape}")
     return array
 
 
-def require_clear_tails(words: NDArray[np.uint64], length: int) -> None:
+def require_clear_tails(words: NDArray[np.uint64], length: int, name: str = "words") -> None:
     """Refuse streams with ones past ``length``, and say which."""
     tail_bits = length % 64
     if tail_bits and words.size and (broken := words[..., -1] >> np.uint64(tail_bits) != 0).any():
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(broken)), broken.shape))
         raise ValueError(
-            f"words has ones past length={length} in stream {index}; clear the last word's bits "
+            f"{name} has ones past length={length} in stream {index}; clear the last word's bits "
             f"from {tail_bits} up, or give the length they belong to"
         )
 
@@ -196,3 +212,30 @@ def writable_file(name: str, value: str) -> Path:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{name} {value!r} is not writable; choose another file")
     return path
+
+
+def integers(name: str, value: ArrayLike, low: int, high: int) -> NDArray[np.int64]:
+    """An array of integers from ``low`` to ``high``, of any shape."""
+    array = _array(name, value)
+    if array.size == 0 and array.dtype == np.float64:  # what NumPy makes of an empty list
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers; got dtype {array.dtype}")
+    wrong = (array < low) | (array > high)
+    if wrong.any():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), array.shape))
+        raise ValueError(f"{name} must be from {low} to {high}; got {array[index]} at index {index}")
+    return array.astype(np.int64)
+
+
+def reals(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """An array of finite numbers, of any shape."""
+    array = _array(name, value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    floats = array.astype(np.float64)
+    wrong = ~np.isfinite(floats)
+    if wrong.any():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), floats.shape))
+        raise ValueError(f"{name} must be finite; got {floats[index]} at index {index}")
+    return floats

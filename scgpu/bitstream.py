@@ -17,6 +17,7 @@ from scgpu.count import count
 from scgpu.delay import delay
 from scgpu.devices import backend_for
 from scgpu.pack import pack_streams
+from scgpu.sng import Source
 from scgpu.unpack import unpack_streams
 
 
@@ -71,18 +72,25 @@ class Bitstream:
         Where the words are.
     """
 
-    __slots__ = ("_backend", "_parts", "length", "polarity", "shape")
+    __slots__ = ("_backend", "_parts", "_source", "length", "polarity", "shape")
     __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None  # ndarray & Bitstream is an error, not an array of Bitstreams
 
     def __init__(
-        self, backend: Backend, parts: Sequence[Part], shape: tuple[int, ...], length: int, polarity: Polarity
+        self,
+        backend: Backend,
+        parts: Sequence[Part],
+        shape: tuple[int, ...],
+        length: int,
+        polarity: Polarity,
+        source: Source | None = None,
     ) -> None:
         self._backend = backend
         self._parts = tuple(parts)
         self.shape = shape
         self.length = length
         self.polarity = polarity
+        self._source = source
 
     @classmethod
     def from_words(
@@ -320,3 +328,13 @@ class Bitstream:
             f"Bitstream(shape={self.shape}, length={self.length}, polarity={self.polarity!r}, "
             f"device={str(self.device)!r})"
         )
+
+
+def bitstream_of(name: str, value: Any) -> Bitstream:
+    """A `Bitstream`, or a `TypeError` that says how to make one."""
+    if not isinstance(value, Bitstream):
+        raise TypeError(
+            f"{name} must be a Bitstream; got {type(value).__name__}. Use scgpu.encode for numbers, "
+            "Bitstream.from_words for packed words."
+        )
+    return value

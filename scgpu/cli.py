@@ -1,4 +1,4 @@
-"""The command line: ``scgpu info``, ``demo``, ``parity``, ``bench``, ``raster``, ``tune``, ``live``."""
+"""The command line: ``scgpu`` with one of `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from scgpu import bench, demo, info, live, parity, raster, tune
+from scgpu import bench, demo, info, live, parity, raster, tables, tune
 from scgpu._version import __version__
 from scgpu.errors import ScgpuError
 
@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "bench": (bench, "measure speeds beside peers and the machine's own ceilings"),
     "raster": (raster, "draw a recording of a spiking network: spikes, population rates, membrane potentials"),
     "tune": (tune, "measure the variants of the shaders on the GPU adapters and remember the fastest"),
+    "tables": (tables, "compute published figures of stochastic computing again: published, ours, difference"),
     "live": (live, "run a spiking network in a window, drawn on the GPU that runs it"),
 }
 

@@ -9,10 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
 from scgpu.arguments import Polarity
-from scgpu.backend import Device, Step
+from scgpu.backend import Backend, Device, Step
 from scgpu.bitstream import Bitstream, Part, part_ranges
+from scgpu.compare import compare_step
 from scgpu.devices import backend_for
 from scgpu.errors import TooLargeError
+from scgpu.sng import Sng, SngName, Source, sng_of, table_of
 
 PURPOSES = {"input": 0, "weight": 1, "select": 2, "noise": 3, "initial": 4}
 Purpose = Literal["input", "weight", "select", "noise", "initial"]
@@ -73,6 +75,60 @@ def encode_step(
     return Step("encode", params, (thresholds, words))
 
 
+def _source_of(other: object, shape: tuple[int, ...], length: int) -> Source:
+    """The source of the streams that new ones are to be correlated with."""
+    if not isinstance(other, Bitstream):
+        raise TypeError(f"correlated_with must be a Bitstream; got {type(other).__name__}")
+    if other._source is None:
+        raise ValueError("correlated_with must be what encode returned; streams made otherwise have no generator")
+    if (other.shape, other.length) != (shape, length):
+        raise ValueError(
+            f"correlated_with must have the shape {shape} of p and length={length}; "
+            f"got shape {other.shape} and length={other.length}"
+        )
+    return other._source
+
+
+def _stream_step(
+    backend: Backend,
+    source: Source,
+    thresholds: NDArray[np.uint32],
+    words: Any,
+    *,
+    sample: int,
+    stream: int,
+    stream_count: int,
+    length: int,
+) -> Step:
+    """The kernel call for thresholds of whole rows from ``sample`` on, or of streams of one from ``stream`` on."""
+    sample_count = thresholds.size // stream_count
+    if source.sng is None:
+        return encode_step(
+            backend.upload(thresholds),
+            words,
+            sample_count=sample_count,
+            stream_count=stream_count,
+            length=length,
+            seed=source.seed,
+            first_sample=source.first_sample + sample,
+            first_stream=source.first_stream + stream,
+            domain=source.purpose << 24 | source.tensor_id,
+        )
+    table = table_of(backend, source, source.first_stream + stream, stream_count, length)
+    return compare_step(
+        backend.upload(thresholds),
+        table.places,
+        table.numbers,
+        words,
+        sample_count=sample_count,
+        stream_count=stream_count,
+        length=length,
+        period=table.period,
+        sequence_count=table.sequence_count,
+        place_stride=table.place_stride,
+    )
+
+
 def encode(
     p: ArrayLike,
     length: int = 1024,
@@ -84,20 +140,23 @@ def encode(
     first_stream: int = 0,
     purpose: Purpose = "input",
     tensor_id: int = 0,
+    sng: SngName | Sng = "bernoulli",
+    correlated_with: Bitstream | None = None,
     device: str | int | Device = "auto",
 ) -> Bitstream:
-    """Encode numbers as Bernoulli bitstreams.
+    """Encode numbers as bitstreams.
 
-    Bit t of stream i in sample b is 1 if and only if U < T, with T the threshold of
-    ``p[b, i]`` and U the 32-bit number that Philox4x32-10 gives for (seed, purpose,
-    tensor_id, first_sample + b, first_stream + i, t): the same bits on every device, for any batch split.
+    Bit t of a stream is 1 if and only if U(t) < T, with T the threshold of its number. For Bernoulli
+    streams, the default, U(t) for stream i in sample b is the 32-bit number that Philox4x32-10 gives for (seed,
+    purpose, tensor_id, first_sample + b, first_stream + i, t); other generators have rules of their own. The bits
+    are the same on every device, for any batch split.
 
     Parameters
     ----------
     p : array_like, shape (n,) or (batch, n)
         Numbers in [0, 1], or in [-1, 1] for bipolar streams.
     length : int
-        Bits of each stream, 1 to 2**34 - 64.
+        Bits of each stream, 1 to 2**34 - 64; 1 to 2**24 for generators that do not repeat.
     seed : int
         0 to 2**64 - 1.
     polarity : {"unipolar", "bipolar"}
@@ -106,7 +165,7 @@ def encode(
         Bits of the comparator, 1 to 32: p is rounded to a multiple of 2**-resolution.
     first_sample : int
         Sample index of row 0; row b of a batch equals the row encoded alone with
-        ``first_sample=b``.
+        ``first_sample=b``. Generators other than Bernoulli ignore it: all samples use the same numbers.
     first_stream : int
         Stream index of column 0; columns from i on of an array equal those columns encoded
         alone with ``first_stream=i``.
@@ -114,6 +173,16 @@ def encode(
         What the streams are for; streams of different purposes are independent.
     tensor_id : int
         0 to 2**24 - 1, the layer's index in a network; different ids are independent.
+    sng : str or scgpu.sng.Sng
+        The generator: ``"bernoulli"``, ``"lfsr"`` (16 bits), ``"sobol"``, ``"halton"``, ``"van_der_corput"``,
+        ``"counter"``, or one of `scgpu.sng` with parameters, such as ``scgpu.sng.Lfsr(8, form="galois")``.
+        Tensors that differ in purpose, or in tensor_id + seed, get sequences of their own, so that products of
+        their streams are right; the last two generators have one sequence. The streams of a tensor share
+        one unless the generator has ``sharing="stream"``.
+    correlated_with : Bitstream, optional
+        Streams from `encode`, of this shape and length: use the numbers that they used, for min, max and
+        differences. Their generator, seed, purpose, tensor_id, first_sample and first_stream then count, and those
+        given here do not.
     device : str, int or Device
         See `scgpu.device`.
 
@@ -136,6 +205,11 @@ def encode(
     >>> import scgpu
     >>> scgpu.encode([0.0, 0.25, 1.0], length=65536, device="cpu").value().round(2).tolist()
     [0.0, 0.25, 1.0]
+    >>> a = scgpu.encode([0.25], 256, sng="sobol", device="cpu")
+    >>> b = scgpu.encode([0.75], 256, sng="sobol", tensor_id=1, device="cpu")
+    >>> c = scgpu.encode([0.75], 256, correlated_with=a, device="cpu")
+    >>> [float((a & other).value()[0]) for other in (b, c)]  # a product, and a minimum
+    [0.1875, 0.25]
     """
     polarity = arguments.polarity_of(polarity)
     length = arguments.length_of(length)
@@ -152,6 +226,9 @@ def encode(
     first_stream = arguments.integer("first_stream", first_stream, 0, 2**32 - max(stream_count, 1))
     if values.size > 2**32 - 1:
         raise TooLargeError(f"p has {values.size:,} values; at most 2**32 - 1 streams fit one call: split the batch")
+    source = Source(sng_of(sng), seed, PURPOSES[purpose], tensor_id, first_sample, first_stream)
+    if correlated_with is not None:
+        source = _source_of(correlated_with, shape, length)
     backend = backend_for(device)
     parts = []
     try:
@@ -164,16 +241,16 @@ def encode(
         if begin == end:
             continue
         sample, stream = divmod(begin, stream_count)  # a part is some rows, or some streams of one
-        step = encode_step(
-            backend.upload(thresholds[begin:end]),
+        count = min(end - begin, stream_count)
+        step = _stream_step(
+            backend,
+            source,
+            thresholds[begin:end],
             words,
-            sample_count=max((end - begin) // stream_count, 1),
-            stream_count=min(end - begin, stream_count),
+            sample=sample,
+            stream=stream,
+            stream_count=count,
             length=length,
-            seed=seed,
-            first_sample=first_sample + sample,
-            first_stream=first_stream + stream,
-            domain=domain_of(purpose, tensor_id),
         )
         backend.execute([step])
-    return Bitstream(backend, parts, shape, length, polarity)
+    return Bitstream(backend, parts, shape, length, polarity, source)

@@ -126,6 +126,31 @@ def _encode(rng: Rng) -> Case:
     return make_case("encode", params, {"thresholds": thresholds})
 
 
+def _compare(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    samples, streams, sequences = (int(rng.integers(1, high)) for high in (5, 13, 4))
+    period = int(rng.choice((1, 2, 3, 31, 63, 64, 65, 100, 255, 256, 1000, 1024, 2048, 4099)))
+    place_stride = int(rng.integers(2))
+    size = samples * streams
+    coarse = np.uint32(0xFFFF_FFFF << int(rng.choice((0, 24, 29))) & 0xFFFF_FFFF)
+    numbers = _u32(rng, sequences * period) & coarse
+    numbers[rng.random(numbers.size) < 0.05] = 0xFFFF_FFFF
+    thresholds = np.where(rng.random(size) < 0.5, rng.choice(np.array(THRESHOLDS, np.uint32), size), _u32(rng, size))
+    placed = streams if place_stride else 1
+    params = {
+        "sample_count": samples,
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        "period": period,
+        "sequence_count": sequences,
+        "place_stride": place_stride,
+    }
+    phases = rng.choice(np.array((0, period - 1, int(rng.integers(period)))), placed)
+    places = np.stack([rng.integers(0, sequences, placed), phases], axis=1)
+    return make_case("compare", params, {"thresholds": thresholds, "places": places, "sequences": numbers})
+
+
 def _counts(rng: Rng, neurons: int, most: int) -> dict[str, int]:
     """Where the counts of dense and lookup lie, and what they start from."""
     return {
@@ -536,9 +561,39 @@ def _poisson(rng: Rng) -> Case:
     return make_case("poisson", params, inputs)
 
 
+def _fsm(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    streams, inputs, outputs = (int(rng.integers(1, high)) for high in (40, 4, 3))
+    # from tables that a kernel may widen to several bits at once to those of the largest machine
+    states = int(rng.choice((1, 2, 5, 16, 32, 33, 200, 600, 3000, 2**16)))
+    begin, end = sorted(int(i) for i in rng.integers(0, word_count + 1, 2))
+    if rng.random() < 0.5:
+        begin, end = 0, word_count
+    params = {
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        "word_begin": begin,
+        "word_end": end,
+        "input_count": inputs,
+        "output_count": outputs,
+        "state_count": states,
+    }
+    entries = states << inputs
+    written = rng.integers(0, 2, (2, entries), dtype=np.uint32)
+    arrays: dict[str, NDArray[Any]] = {
+        name: _streams(rng, streams, word_count, tail_bits) for name in ("first", "second", "third")[:inputs]
+    }
+    arrays |= {name: np.zeros(1, np.uint64) for name in ("second", "third")[inputs - 1 :]}
+    arrays["table"] = rng.integers(0, states, entries, dtype=np.uint32) | written[0] << 16 | written[1] << 24
+    arrays["states"] = rng.integers(0, states, streams, dtype=np.uint32)
+    return make_case("fsm", params, arrays)
+
+
 MAKERS: dict[str, Callable[[Rng], Case]] = {
     "philox": _philox,
     "encode": _encode,
+    "compare": _compare,
     "dense": _dense,
     "prefix": _prefix,
     "lookup": _lookup,
@@ -554,6 +609,7 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "trace": _trace,
     "stdp": _stdp,
     "poisson": _poisson,
+    "fsm": _fsm,
 }
 
 

@@ -85,33 +85,60 @@ def dense_step(
     return Step("dense", params, (weights, inputs, counts))
 
 
+def dense_steps(
+    weights: Any,
+    inputs: Any,
+    counts: Any,
+    *,
+    sample_count: int,
+    neuron_count: int,
+    row_words: int,
+    count_offset: int = 0,
+    count_stride: int | None = None,
+    initial: int = 0,
+    bipolar: bool = False,
+) -> list[Step]:
+    """`dense_step` over all words of the rows, long rows in several passes."""
+    return [
+        dense_step(
+            weights,
+            inputs,
+            counts,
+            sample_count=sample_count,
+            neuron_count=neuron_count,
+            row_words=row_words,
+            word_begin=begin,
+            word_end=min(begin + PASS_WORDS, row_words),
+            count_offset=count_offset,
+            count_stride=count_stride,
+            initial=initial,
+            accumulate=begin > 0,
+            bipolar=bipolar,
+        )
+        for begin in range(0, row_words, PASS_WORDS)
+    ]
+
+
 def product_steps(
     form: Form, weights: Sequence[Part], inputs: Any, counts: Any, sample_count: int, count_offset: int = 0
 ) -> list[Step]:
-    """Products of streams of inputs and of weights (neuron, input) by AND and popcount, long rows in several passes.
-
-    A part of ``weights`` is some neurons' rows.
-    """
-    row_words = form.n_inputs * form.word_count
+    """Products of a layer's input streams and weight streams, whose parts are some neurons' rows each."""
     bipolar = form.polarity == "bipolar"
     return [
-        dense_step(
+        step
+        for part in weights
+        for step in dense_steps(
             part.buffer,
             inputs,
             counts,
             sample_count=sample_count,
             neuron_count=(part.end - part.begin) // form.n_inputs,
-            row_words=row_words,
-            word_begin=begin,
-            word_end=min(begin + PASS_WORDS, row_words),
+            row_words=form.n_inputs * form.word_count,
             count_offset=count_offset + part.begin // form.n_inputs,
             count_stride=form.n_neurons,
             initial=form.n_inputs * form.length if bipolar else 0,
-            accumulate=begin > 0,
             bipolar=bipolar,
         )
-        for part in weights
-        for begin in range(0, row_words, PASS_WORDS)
     ]
 
 

@@ -109,6 +109,13 @@ def large_cases() -> list[Case]:
         inputs = {"clock": u32(1), "thresholds": np.sort(u32(21)), "inbox": rng.integers(0, 9, slots * neurons)}
         made.append(make_case("poisson", params, inputs))
     made += plastic_cases(rng)
+    for inputs_of_machine, outputs in ((1, 2), (3, 1)):
+        params = {"stream_count": 2003, "word_count": 5, "tail_bits": 9, "word_begin": 0, "word_end": 5}
+        params |= {"input_count": inputs_of_machine, "output_count": outputs, "state_count": 19}
+        inputs = {name: words(2003, 5) for name in ("first", "second", "third")}
+        inputs |= {"states": rng.integers(0, 19, 2003)}
+        inputs["table"] = rng.integers(0, 19, 19 << inputs_of_machine) | (u32(19 << inputs_of_machine) & 0x0101_0000)
+        made.append(make_case("fsm", params, inputs))
     params = {"element_count": 70_001, "offset": 5, "full_scale": 2**31, "floor": 0}
     made.append(make_case("activation", params, {"counts": u32(70_001)}))
     return made

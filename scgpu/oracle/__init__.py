@@ -16,11 +16,13 @@ from scgpu import _trace
 from scgpu.backend import Device, HostBackend, Step, check_step
 from scgpu.oracle.activation import activation
 from scgpu.oracle.bitwise import bitwise
+from scgpu.oracle.compare import compare
 from scgpu.oracle.count import count
 from scgpu.oracle.delay import delay
 from scgpu.oracle.dense import dense
 from scgpu.oracle.drive import drive
 from scgpu.oracle.encode import encode
+from scgpu.oracle.fsm import fsm
 from scgpu.oracle.lif import lif
 from scgpu.oracle.lookup import lookup
 from scgpu.oracle.pack import pack
@@ -37,6 +39,7 @@ KERNELS: dict[str, Any] = {
     for kernel in (
         philox,
         encode,
+        compare,
         dense,
         prefix,
         lookup,
@@ -52,6 +55,7 @@ KERNELS: dict[str, Any] = {
         propagate,
         trace,
         stdp,
+        fsm,
     )
 }
 

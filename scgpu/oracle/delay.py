@@ -1,4 +1,4 @@
-"""delay: each stream later by a number of bits, zeros before it (contract, section Faults)."""
+"""delay: each stream later by a number of bits, zeros before it (contract, section Delays and faults)."""
 
 from __future__ import annotations
 
