@@ -12,6 +12,7 @@ pub const table: abi.Table = .{
     .lookup = &@import("lookup.zig").lookup,
     .count = &@import("count.zig").count,
     .bitwise = &@import("bitwise.zig").bitwise,
+    .delay = &@import("delay.zig").delay,
     .pack = &@import("pack.zig").pack,
     .unpack = &@import("unpack.zig").unpack,
     .activation = &@import("activation.zig").activation,

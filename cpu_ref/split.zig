@@ -204,6 +204,22 @@ pub const bitwise = struct {
     }
 };
 
+pub const delay = struct {
+    pub fn units(call: *const abi.Delay) u64 {
+        return call.stream_count;
+    }
+    pub fn nanoseconds(call: *const abi.Delay) u64 {
+        return @as(u64, call.stream_count) * call.word_count / 2;
+    }
+    pub fn part(call: *const abi.Delay, begin: u64, end: u64) abi.Delay {
+        var p = call.*;
+        p.stream_count = @intCast(end - begin);
+        p.words += begin * call.word_count;
+        p.result += begin * call.word_count;
+        return p;
+    }
+};
+
 pub const pack = Rows(abi.Pack);
 pub const unpack = Rows(abi.Unpack);
 

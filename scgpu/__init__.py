@@ -35,6 +35,7 @@ from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.faults import drop_cycles, flip_bits, stuck_at
 from scgpu.fsm import (
     StateMachine,
     decorrelate,
@@ -117,8 +118,10 @@ __all__ = [
     "device",
     "devices",
     "divide",
+    "drop_cycles",
     "encode",
     "exact_operands",
+    "flip_bits",
     "get_backend",
     "jk_flip_flop",
     "lif_step",
@@ -156,6 +159,7 @@ __all__ = [
     "square_root",
     "stable_length",
     "stanh",
+    "stuck_at",
     "synchronise",
     "thermometer",
     "unary_add",

@@ -14,6 +14,7 @@ from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device
 from scgpu.bitwise import BitOperation, bitwise
 from scgpu.count import count
+from scgpu.delay import delay
 from scgpu.devices import backend_for
 from scgpu.pack import pack_streams
 from scgpu.sng import Source
@@ -270,6 +271,46 @@ class Bitstream:
     def __invert__(self) -> Bitstream:
         """NOT: 1 - p, or minus the bipolar value; bits past ``length`` stay 0."""
         return self._by_parts("bit_not", self)
+
+    def delayed(self, cycles: int) -> Bitstream:
+        """The streams ``cycles`` bits later, as a chain of so many flip-flops (an isolator) gives them.
+
+        Parameters
+        ----------
+        cycles : int
+            0 to ``length``. Bit t of a result is bit ``t - cycles``, and 0 where there is none; the last
+            ``cycles`` bits are lost.
+
+        Returns
+        -------
+        Bitstream
+            Of the same shape, length and polarity, on the same device.
+
+        Raises
+        ------
+        ValueError, TypeError
+            ``cycles`` is out of range or no integer.
+
+        References
+        ----------
+        Ting, Hayes: Isolation-based decorrelation of stochastic circuits. ICCD 2016.
+
+        Examples
+        --------
+        >>> import scgpu
+        >>> scgpu.Bitstream.from_bits([1, 1, 0, 1], device="cpu").delayed(1).bits().tolist()
+        [0, 1, 1, 0]
+        """
+        cycles = arguments.integer("cycles", cycles, 0, self.length)
+        parts = [
+            Part(
+                part.begin,
+                part.end,
+                delay(self._backend, part.buffer, part.end - part.begin, self.length, cycles),
+            )
+            for part in self._parts
+        ]
+        return Bitstream(self._backend, parts, self.shape, self.length, self.polarity)
 
     def __eq__(self, other: object) -> bool:
         """Equal length, polarity, shape and bits, wherever they lie."""

@@ -19,7 +19,15 @@ from scgpu.pipeline import Pending, Plan, submit_stack
 from scgpu.placement import Shape, place
 from scgpu.sequence import SEQUENCES, SequenceName
 from scgpu.sng import Sng, SngName, sng_of
-from scgpu.weights import KINDS, Form, IndependentStreams, SharedStreams, WeightStreams, WeightStreamsKind
+from scgpu.weights import (
+    KINDS,
+    Form,
+    IndependentStreams,
+    SharedStreams,
+    WeightStreams,
+    WeightStreamsKind,
+    product_steps,
+)
 
 DRAWS_AT_ONCE = 1 << 20
 
@@ -281,13 +289,16 @@ class DenseLayer:
         """
         return submit_stack([self], [], x, seed, first_sample)
 
-    def counts_prepacked(self, inputs: Bitstream) -> NDArray[np.uint64]:
+    def counts_prepacked(self, inputs: Bitstream, *, weights: Bitstream | None = None) -> NDArray[np.uint64]:
         """Counts for input streams that exist already.
 
         Parameters
         ----------
         inputs : Bitstream, shape (n_inputs,) or (batch, n_inputs)
             Of the layer's length and polarity. Copied to the layer's device if it lies elsewhere.
+        weights : Bitstream, shape (n_neurons, n_inputs), optional
+            Weight streams for this call in place of the layer's own, of its length and polarity: such as
+            ``scgpu.flip_bits(layer.packed_weights, 0.01)``.
 
         Returns
         -------
@@ -300,20 +311,12 @@ class DenseLayer:
         TypeError
             Not a `Bitstream`.
         """
-        if not isinstance(inputs, Bitstream):
-            raise TypeError(
-                f"inputs must be a Bitstream; got {type(inputs).__name__}. Use Bitstream.from_words for packed words, "
-                "or forward for numbers."
-            )
-        for name in () if (inputs.length, inputs.polarity) == (self.length, self.polarity) else ("length", "polarity"):
-            if getattr(inputs, name) != getattr(self, name):
-                raise ValueError(
-                    f"inputs must have the layer's {name} {getattr(self, name)!r}; got {getattr(inputs, name)!r}"
-                )
+        self._require_streams("inputs", inputs, "forward for numbers")
         if len(inputs.shape) not in (1, 2) or inputs.shape[-1] != self.n_inputs:
             raise ValueError(
                 f"inputs must have shape ({self.n_inputs},) or (batch, {self.n_inputs}); got {inputs.shape}"
             )
+        given = None if weights is None else self._given_weights(weights)
         *batch_shape, _ = inputs.shape
         batch = batch_shape[0] if batch_shape else 1
         if batch == 0:
@@ -321,11 +324,40 @@ class DenseLayer:
         backend = self._streams.backend
         if inputs._backend is not backend:
             inputs = inputs.to(self._device)
-        outs = [self._counts_of_part(part) for part in inputs._parts]
+        outs = [self._counts_of_part(part, given) for part in inputs._parts]
         out = outs[0] if len(outs) == 1 else np.concatenate(outs)
         return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
 
-    def _counts_of_part(self, part: Part) -> NDArray[np.uint32]:
+    def _require_streams(self, name: str, streams: Bitstream, remedy: str) -> None:
+        """Refuse what is no Bitstream of the layer's length and polarity."""
+        if not isinstance(streams, Bitstream):
+            raise TypeError(
+                f"{name} must be a Bitstream; got {type(streams).__name__}. Use Bitstream.from_words for packed words, "
+                f"or {remedy}."
+            )
+        for kind in ("length", "polarity"):
+            if getattr(streams, kind) != getattr(self, kind):
+                raise ValueError(
+                    f"{name} must have the layer's {kind} {getattr(self, kind)!r}; got {getattr(streams, kind)!r}"
+                )
+
+    def _given_weights(self, weights: Bitstream) -> Bitstream:
+        """Weight streams of a call, checked and on the layer's device."""
+        self._require_streams("weights", weights, "the layer's own weights for numbers")
+        if weights.shape != (self.n_neurons, self.n_inputs):
+            raise ValueError(
+                f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; "
+                f"got {weights.shape}"
+            )
+        weights = weights.to(self._device)
+        if any((part.begin % self.n_inputs, part.end % self.n_inputs) != (0, 0) for part in weights._parts):
+            raise TooLargeError(
+                f"the weight streams of one neuron (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
+                f"buffer of {self._device}; use a smaller length or device='cpu'"
+            )
+        return weights
+
+    def _counts_of_part(self, part: Part, weights: Bitstream | None) -> NDArray[np.uint32]:
         """Counts of the samples whose input streams share a buffer."""
         batch, split = divmod(part.end - part.begin, self.n_inputs)
         if split:
@@ -335,13 +367,16 @@ class DenseLayer:
             )
         backend = self._streams.backend
         counts = backend.empty("u32", batch * self.n_neurons)
-        steps = self._streams.steps(part.buffer, counts, self._streams.scratch(batch), batch)
+        if weights is None:
+            steps = self._streams.steps(part.buffer, counts, self._streams.scratch(batch), batch)
+        else:
+            steps = product_steps(self._form, weights._parts, part.buffer, counts, batch)
         (out,) = backend.execute(steps, [counts])
         return out
 
-    def forward_prepacked(self, inputs: Bitstream) -> NDArray[np.float64]:
+    def forward_prepacked(self, inputs: Bitstream, *, weights: Bitstream | None = None) -> NDArray[np.float64]:
         """Values of the neurons for input streams that exist already; see `counts_prepacked`."""
-        return self.values_of(self.counts_prepacked(inputs))
+        return self.values_of(self.counts_prepacked(inputs, weights=weights))
 
     def values_of(self, counts: NDArray[np.uint64]) -> NDArray[np.float64]:
         """Counts as numbers: counts / length, bipolar 2 counts / length - n_inputs."""

@@ -263,6 +263,19 @@ def _bitwise(rng: Rng) -> Case:
     return make_case("bitwise", params, inputs)
 
 
+def _delay(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    streams = int(rng.integers(1, 40))
+    params = {
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        "word_shift": int(rng.choice((0, 0, 1, word_count // 2, word_count))),
+        "bit_shift": int(rng.choice((0, 1, 31, 32, 33, 63, int(rng.integers(64))))),
+    }
+    return make_case("delay", params, {"words": _streams(rng, streams, word_count, tail_bits)})
+
+
 def _rows(rng: Rng) -> dict[str, int]:
     """Parameters of pack and unpack: streams of any length, whose rows of bits begin at any byte."""
     word_count, tail_bits = _length(rng)
@@ -588,6 +601,7 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "lookup": _lookup,
     "count": _count,
     "bitwise": _bitwise,
+    "delay": _delay,
     "pack": _pack,
     "unpack": _unpack,
     "activation": _activation,

@@ -7,6 +7,7 @@ comparator sequence per input, so a weight is its rank and a product a look-up.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -120,6 +121,29 @@ def dense_steps(
     ]
 
 
+def product_steps(
+    form: Form, weights: Sequence[Part], inputs: Any, counts: Any, sample_count: int, count_offset: int = 0
+) -> list[Step]:
+    """Products of a layer's input streams and weight streams, whose parts are some neurons' rows each."""
+    bipolar = form.polarity == "bipolar"
+    return [
+        step
+        for part in weights
+        for step in dense_steps(
+            part.buffer,
+            inputs,
+            counts,
+            sample_count=sample_count,
+            neuron_count=(part.end - part.begin) // form.n_inputs,
+            row_words=form.n_inputs * form.word_count,
+            count_offset=count_offset + part.begin // form.n_inputs,
+            count_stride=form.n_neurons,
+            initial=form.n_inputs * form.length if bipolar else 0,
+            bipolar=bipolar,
+        )
+    ]
+
+
 class WeightStreams(Protocol):
     """A layer's weight streams on its device."""
 
@@ -204,24 +228,7 @@ class IndependentStreams:
 
     def steps(self, inputs: Any, counts: Any, scratch: None, sample_count: int, count_offset: int = 0) -> list[Step]:
         """Products by AND and popcount."""
-        form = self._form
-        bipolar = form.polarity == "bipolar"
-        return [
-            step
-            for first_neuron, part in self.parts
-            for step in dense_steps(
-                part._buffer,
-                inputs,
-                counts,
-                sample_count=sample_count,
-                neuron_count=part.shape[0],
-                row_words=form.n_inputs * form.word_count,
-                count_offset=count_offset + first_neuron,
-                count_stride=form.n_neurons,
-                initial=form.n_inputs * form.length if bipolar else 0,
-                bipolar=bipolar,
-            )
-        ]
+        return product_steps(self._form, self.packed._parts, inputs, counts, sample_count, count_offset)
 
 
 class SharedStreams:

@@ -292,6 +292,39 @@ def test_dense_forward_prepacked(chosen: scgpu.Device) -> None:
     assert unipolar.forward_prepacked(empty).shape == unipolar.forward(np.zeros((0, 6))).shape == (0, 4)
 
 
+@pytest.mark.parametrize("weight_streams", ["independent", "shared"])
+def test_dense_takes_weight_streams_for_a_call(weight_streams: Any, chosen: scgpu.Device) -> None:
+    x = np.random.default_rng(2).random((5, 6))
+    other = scgpu.DenseLayer(6, 4, 100, 99, weights=np.random.default_rng(3).random((4, 6)), device=chosen)
+    layer = scgpu.DenseLayer(6, 4, 100, weight_streams=weight_streams, device=chosen)
+    streams = scgpu.encode(x, 100, 42, device=chosen)
+    own = layer.counts(x)
+    for replaced in (other.packed_weights, other.packed_weights.to("numpy")):
+        assert np.array_equal(layer.counts_prepacked(streams, weights=replaced), other.counts(x))
+        assert np.array_equal(layer.forward_prepacked(streams, weights=replaced), other.forward(x))
+    assert np.array_equal(layer.counts_prepacked(streams, weights=layer.packed_weights), own)
+    assert np.array_equal(layer.counts_prepacked(streams), own) and not np.array_equal(own, other.counts(x))
+    bipolar = scgpu.DenseLayer(6, 4, 100, polarity="bipolar", device=chosen)
+    flipped = bipolar.counts_prepacked(
+        scgpu.encode(x, 100, polarity="bipolar", device=chosen), weights=~bipolar.packed_weights
+    )
+    assert np.array_equal(flipped, 600 - bipolar.counts(x, seed=0))
+
+
+def test_dense_weight_streams_for_a_call_in_several_buffers(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.random.default_rng(3).random((7, 3))
+    plain = scgpu.encode(weights, 500, 1, purpose="weight", device="numpy")
+    inputs = scgpu.encode(np.random.default_rng(4).random((2, 3)), 500, device="numpy")
+    expected = scgpu.DenseLayer(3, 7, 500, device="numpy").counts_prepacked(inputs, weights=plain)
+    layer = scgpu.DenseLayer(3, 7, 500, device=gpu)
+    backend: Any = backend_of(gpu)
+    monkeypatch.setattr(backend, "largest_buffer", 400)  # two rows of three streams
+    assert np.array_equal(layer.counts_prepacked(inputs, weights=plain), expected)
+    monkeypatch.setattr(backend, "largest_buffer", 128)  # two streams
+    with pytest.raises(scgpu.TooLargeError, match=r"weight streams of one neuron \(n_inputs=3, length=500\)"):
+        layer.counts_prepacked(inputs, weights=plain)
+
+
 def test_dense_weights_set(chosen: scgpu.Device) -> None:
     layer = scgpu.DenseLayer(3, 2, 64, device=chosen)
     drawn = layer.weights.copy()
@@ -419,5 +452,11 @@ def test_dense_prepacked_rejects(chosen: scgpu.Device) -> None:
         layer.forward_prepacked(scgpu.encode([0.5] * 3, 64, polarity="bipolar", device=chosen))
     with pytest.raises(ValueError, match=r"inputs must have shape \(3,\) or \(batch, 3\); got \(4,\)"):
         layer.forward_prepacked(scgpu.encode([0.5] * 4, 64, device=chosen))
+    good = scgpu.encode([0.5] * 3, 64, device=chosen)
+    with pytest.raises(TypeError, match="weights must be a Bitstream; got ndarray"):
+        layer.forward_prepacked(good, weights=np.zeros((2, 3)))  # type: ignore[arg-type]
+    for wrong in (scgpu.encode([[0.5] * 3] * 2, 65, device=chosen), scgpu.encode([[0.5] * 2] * 3, 64, device=chosen)):
+        with pytest.raises(ValueError, match=r"weights must have (the layer's length 64|shape .* = \(2, 3\))"):
+            layer.counts_prepacked(good, weights=wrong)
     with pytest.raises(TypeError, match="for a Bitstream use forward_prepacked"):
         layer.forward(scgpu.encode([0.5] * 3, 64, device=chosen))  # type: ignore[arg-type]

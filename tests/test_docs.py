@@ -20,6 +20,11 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+def test_faults_page_code_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "faults.md").read_text(), re.S)
+    exec(compile(block, "faults.md", "exec"), {})
+
+
 def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # some of it writes files
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -100,6 +105,27 @@ def test_weight_streams_example_runs() -> None:
     for *_, kind, _, correlation, twins in rows:
         assert float(correlation) < 0.8
         assert (float(twins) == 1.0) == (kind != "independent")
+
+
+def test_faults_example_runs(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="needs the extra scgpu[demo]")
+    picture = tmp_path / "faults.png"
+    example = [sys.executable, str(ROOT / "examples" / "faults.py"), "--device", "cpu", "--trials", "2"]
+    done = subprocess.run(
+        [*example, "--lengths", "64", "256", "--rates", "0", "0.1", "0.5", "-o", str(picture)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = {
+        float(rate): [float(cell) for cell in cells] for rate, *cells in map(str.split, done.stdout.splitlines()[2:])
+    }
+    assert set(rows) == {0.0, 0.1, 0.5}
+    assert min(rows[0.0]) > 96.5
+    short, long, binary = rows[0.1]
+    assert binary < 80 < 94 < short < long
+    assert max(rows[0.5]) < 25  # a flip of every second bit leaves nothing of any number
+    assert picture.stat().st_size > 10_000
 
 
 def test_brunel_example_tells_the_regimes_apart(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def large_cases() -> list[Case]:
     for operation in range(4):
         params = {"operation": operation, "stream_count": 1003, "word_count": 201, "tail_bits": 9}
         made.append(make_case("bitwise", params, {"left": words(1003, 201), "right": words(1003, 201)}))
+    late = {"stream_count": 1003, "word_count": 201, "tail_bits": 9, "word_shift": 2, "bit_shift": 7}
+    made.append(make_case("delay", late, {"words": words(1003, 201)}))
     lif = {
         "neuron_count": 333,
         "step_begin": 2,

@@ -18,6 +18,7 @@ from scgpu.oracle.activation import activation
 from scgpu.oracle.bitwise import bitwise
 from scgpu.oracle.compare import compare
 from scgpu.oracle.count import count
+from scgpu.oracle.delay import delay
 from scgpu.oracle.dense import dense
 from scgpu.oracle.drive import drive
 from scgpu.oracle.encode import encode
@@ -44,6 +45,7 @@ KERNELS: dict[str, Any] = {
         lookup,
         count,
         bitwise,
+        delay,
         pack,
         unpack,
         activation,
