@@ -54,7 +54,7 @@ pub fn compare(call: *const abi.Compare) callconv(.c) void {
     const place_stride: usize = call.place_stride;
     const period: usize = call.period;
     const row_count = stream_count * call.sample_count;
-    const thresholds = call.thresholds;
+    const thresholds = call.thresholds + call.threshold_offset;
     const places = call.places;
     const sequences = call.sequences;
     const words = call.words;

@@ -61,7 +61,8 @@ pub const compare = struct {
     pub fn part(call: *const abi.Compare, begin: u64, end: u64) abi.Compare {
         var p = call.*;
         const first_row = if (bySample(call)) begin * call.stream_count else begin;
-        p.thresholds += first_row;
+        p.thresholds += call.threshold_offset + first_row;
+        p.threshold_offset = 0;
         p.words += first_row * call.word_count;
         if (bySample(call)) {
             p.sample_count = @intCast(end - begin);

@@ -374,9 +374,10 @@ OPS: dict[str, Op] = {
                 "period",
                 "sequence_count",
                 "place_stride",
+                "threshold_offset",
             ),
             buffers=(
-                Buffer("thresholds", "u32", "in", "sample_count * stream_count"),
+                Buffer("thresholds", "u32", "in", "threshold_offset + sample_count * stream_count"),
                 Buffer("places", "u32", "in", "2 * ((stream_count - 1) * place_stride + 1)"),
                 Buffer("sequences", "u32", "in", "sequence_count * period"),
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
@@ -507,16 +508,6 @@ OPS: dict[str, Op] = {
             work_items=_STREAMS,
             stream_bits=f"64 * {_STREAMS}",
             constants={"bit_and": 0, "bit_or": 1, "bit_xor": 2, "bit_not": 3},
-        ),
-        Op(
-            "delay",
-            params=("stream_count", "word_count", "tail_bits", "word_shift", "bit_shift"),
-            buffers=(
-                Buffer("words", "u64", "in", _STREAMS),
-                Buffer("result", "u64", "out", _STREAMS),
-            ),
-            work_items=_STREAMS,
-            stream_bits=f"64 * {_STREAMS}",
         ),
         Op(
             "pack",
@@ -753,6 +744,16 @@ OPS: dict[str, Op] = {
             specialised={"inputs": "input_count"},
             specialised_values=(1, 2, 3),
             stream_bits="64 * stream_count * (word_end - word_begin)",
+        ),
+        Op(
+            "delay",
+            params=("stream_count", "word_count", "tail_bits", "word_shift", "bit_shift"),
+            buffers=(
+                Buffer("words", "u64", "in", _STREAMS),
+                Buffer("result", "u64", "out", _STREAMS),
+            ),
+            work_items=_STREAMS,
+            stream_bits=f"64 * {_STREAMS}",
         ),
     )
 }

@@ -22,6 +22,7 @@ def compare_step(
     period: int,
     sequence_count: int,
     place_stride: int,
+    threshold_offset: int = 0,
 ) -> Step:
     """The kernel call that turns thresholds of (sample, stream) into words of (sample, stream, word).
 
@@ -38,5 +39,6 @@ def compare_step(
         "period": period,
         "sequence_count": sequence_count,
         "place_stride": place_stride,
+        "threshold_offset": threshold_offset,
     }
     return Step("compare", params, (thresholds, places, sequences, words))

@@ -18,6 +18,7 @@ from scgpu.philox import philox4x32
 from scgpu.pipeline import Pending, Plan, submit_stack
 from scgpu.placement import Shape, place
 from scgpu.sequence import SEQUENCES, SequenceName
+from scgpu.sng import Sng, SngName, sng_of
 from scgpu.weights import (
     KINDS,
     Form,
@@ -84,6 +85,11 @@ class DenseLayer:
     sequence : {"philox", "ramp"}
         For shared streams, the sequence: numbers of the contract's generator (default), or a
         ramp, whose weights are exact to 1 / length and whose look-ups need no reordering.
+    sng : str or scgpu.sng.Sng
+        Generator of weight and input streams, as in `scgpu.encode`: weights and inputs follow different
+        sequences. Others than ``"bernoulli"`` need independent weight streams. Where all streams of a
+        tensor share one sequence, the errors of a neuron's products add up; with ``sharing="stream"`` they
+        cancel in part, which LFSRs and Halton sequences need here. Sobol' numbers do best with small seeds.
     device : str, int or Device
         See `scgpu.device`. ``"auto"`` takes the adapter in ``SC_GPU_ADAPTER``, else whichever of
         the best hardware GPU and ``cpu`` is expected to be faster for this layer with batches
@@ -124,6 +130,7 @@ class DenseLayer:
         tensor_id: int = 0,
         weight_streams: WeightStreamsKind = "independent",
         sequence: SequenceName | None = None,
+        sng: SngName | Sng = "bernoulli",
         device: str | int | Device = "auto",
     ) -> None:
         self.n_inputs = arguments.integer("n_inputs", n_inputs, 1, 2**32 - 1)
@@ -135,6 +142,9 @@ class DenseLayer:
         self.tensor_id = arguments.integer("tensor_id", tensor_id, 0, 2**24 - 1)
         self.weight_streams: WeightStreamsKind = arguments.choice("weight_streams", weight_streams, KINDS)  # type: ignore[assignment]
         self.sequence = self._sequence_of(sequence)
+        self.sng = sng_of(sng)
+        if self.sng is not None and self.sequence is not None:
+            raise ValueError(f'sng={sng!r} needs weight_streams="independent"; got weight_streams="shared"')
         if self.n_inputs * self.length > 2**32 - 1:
             raise TooLargeError(
                 f"n_inputs={self.n_inputs} times length={self.length} is {self.n_inputs * self.length}: a count "
@@ -149,7 +159,7 @@ class DenseLayer:
         self.placement = place(device, shape)
         self._device = self.placement.device
         self._form = Form(
-            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, self._device
+            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, self._device, self.sng
         )
         try:
             if self.sequence is None:

@@ -89,34 +89,37 @@ def _source_of(other: object, shape: tuple[int, ...], length: int) -> Source:
     return other._source
 
 
-def _stream_step(
+def stream_step(
     backend: Backend,
     source: Source,
-    thresholds: NDArray[np.uint32],
+    thresholds: Any,
     words: Any,
     *,
     sample: int,
-    stream: int,
+    sample_count: int,
     stream_count: int,
     length: int,
+    stream: int = 0,
+    threshold_offset: int = 0,
 ) -> Step:
-    """The kernel call for thresholds of whole rows from ``sample`` on, or of streams of one from ``stream`` on."""
-    sample_count = thresholds.size // stream_count
+    """The kernel call that makes streams of a source, from sample ``sample`` and column ``stream`` on."""
+    first_stream = source.first_stream + stream
     if source.sng is None:
         return encode_step(
-            backend.upload(thresholds),
+            thresholds,
             words,
             sample_count=sample_count,
             stream_count=stream_count,
             length=length,
             seed=source.seed,
             first_sample=source.first_sample + sample,
-            first_stream=source.first_stream + stream,
+            first_stream=first_stream,
             domain=source.purpose << 24 | source.tensor_id,
+            threshold_offset=threshold_offset,
         )
-    table = table_of(backend, source, source.first_stream + stream, stream_count, length)
+    table = table_of(backend, source, first_stream, stream_count, length)
     return compare_step(
-        backend.upload(thresholds),
+        thresholds,
         table.places,
         table.numbers,
         words,
@@ -126,6 +129,7 @@ def _stream_step(
         period=table.period,
         sequence_count=table.sequence_count,
         place_stride=table.place_stride,
+        threshold_offset=threshold_offset,
     )
 
 
@@ -241,15 +245,15 @@ def encode(
         if begin == end:
             continue
         sample, stream = divmod(begin, stream_count)  # a part is some rows, or some streams of one
-        count = min(end - begin, stream_count)
-        step = _stream_step(
+        step = stream_step(
             backend,
             source,
-            thresholds[begin:end],
+            backend.upload(thresholds[begin:end]),
             words,
             sample=sample,
+            sample_count=max((end - begin) // stream_count, 1),
             stream=stream,
-            stream_count=count,
+            stream_count=min(end - begin, stream_count),
             length=length,
         )
         backend.execute([step])

@@ -92,6 +92,7 @@ class Network:
                 tensor_id=index,
                 weight_streams=layer.weight_streams,
                 sequence=layer.sequence,
+                sng=layer.sng or "bernoulli",
                 device=device,
             )
             for index, layer in enumerate(given)

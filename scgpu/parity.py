@@ -131,7 +131,8 @@ def _compare(rng: Rng) -> Case:
     samples, streams, sequences = (int(rng.integers(1, high)) for high in (5, 13, 4))
     period = int(rng.choice((1, 2, 3, 31, 63, 64, 65, 100, 255, 256, 1000, 1024, 2048, 4099)))
     place_stride = int(rng.integers(2))
-    size = samples * streams
+    offset = int(rng.choice((0, 0, 9)))
+    size = offset + samples * streams
     coarse = np.uint32(0xFFFF_FFFF << int(rng.choice((0, 24, 29))) & 0xFFFF_FFFF)
     numbers = _u32(rng, sequences * period) & coarse
     numbers[rng.random(numbers.size) < 0.05] = 0xFFFF_FFFF
@@ -145,6 +146,7 @@ def _compare(rng: Rng) -> Case:
         "period": period,
         "sequence_count": sequences,
         "place_stride": place_stride,
+        "threshold_offset": offset,
     }
     phases = rng.choice(np.array((0, period - 1, int(rng.integers(period)))), placed)
     places = np.stack([rng.integers(0, sequences, placed), phases], axis=1)

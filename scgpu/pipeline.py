@@ -18,8 +18,9 @@ from scgpu import _trace, arguments
 from scgpu.activation import Activation, activation_step
 from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device, Program, Step, Submission
-from scgpu.encode import domain_of, encode_step, thresholds_of
+from scgpu.encode import PURPOSES, stream_step, thresholds_of
 from scgpu.errors import TooLargeError
+from scgpu.sng import Sng, Source
 from scgpu.weights import WeightStreams
 
 # Batches whose buffers are at most so large keep them, and what was looked up, for the next
@@ -37,6 +38,7 @@ class Layer(Protocol):
     polarity: Polarity
     max_batch: int
     tensor_id: int
+    sng: Sng | None
     plans: dict[int, Plan]
 
     @property
@@ -190,6 +192,8 @@ def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: B
     """The plan for a batch size; None for large batches, and where plans save nothing."""
     if backend.device.kind != "gpu":  # threads that compute at once would share its buffers
         return None
+    if any(layer.sng for layer in layers):  # a seed chooses a sequence, that is another buffer
+        return None
     first = layers[0]
     conditions = _conditions(layers, activations, backend)
     plan = first.plans.get(batch)
@@ -231,15 +235,15 @@ def _chain(
         thresholds, threshold_offset = first_thresholds, begin * first.n_inputs
         for index, layer in enumerate(layers):
             steps.append(
-                encode_step(
+                stream_step(
+                    backend,
+                    Source(layer.sng, seed, PURPOSES["input"], layer.tensor_id, first_sample, 0),
                     thresholds,
                     words[index],
+                    sample=begin,
                     sample_count=sample_count,
                     stream_count=layer.n_inputs,
                     length=layer.length,
-                    seed=seed,
-                    first_sample=first_sample + begin,
-                    domain=domain_of("input", layer.tensor_id),
                     threshold_offset=threshold_offset,
                 )
             )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from scgpu import unary_units
+from scgpu.arguments import Polarity
 from scgpu.backend import Device
 from scgpu.devices import device as chosen_device
 from scgpu.exhaustive_products import generator_pairs, product_errors
@@ -114,19 +115,23 @@ def _prefixes(device: str | int | Device) -> Iterator[Row]:
 
 
 def _units(device: str | int | Device) -> Iterator[Row]:
-    for unit, polarity, published in (
-        ("uMUL", "bipolar", "0.00788"),
-        ("uMUL", "unipolar", "0.00317"),
-        ("Gaines", "bipolar", "0.0234"),
-        ("Gaines", "unipolar", "0.00665"),
+    polarities: tuple[Polarity, ...] = ("bipolar", "unipolar")
+    for unit, figures in (("uMUL", ("0.00788", "0.00317")), ("Gaines", ("0.0234", "0.00665"))):
+        for polarity, published in zip(polarities, figures, strict=True):
+            measured = unary_units.multiplication(unit, polarity, device)
+            yield Row("units", f"multiplication, {unit}", polarity, published, measured.rms, measured.sampling)
+    for unit, published in (("counter", "0.0036"), ("register", "0.0638")):
+        bits = 5 if unit == "counter" else 4
+        ours = unary_units.rectification(unit, device)
+        yield Row("units", f"ReLU, {unit} of {bits} bits", "bipolar", published, ours)
+    for name, function, unit, figures in (
+        ("square root", unary_units.root, "JK", ("0.0722", "0.0873")),
+        ("square root", unary_units.root, "plain", ("0.0722", "0.108")),
+        ("division", unary_units.division, "CORDIV", ("0.0850", "0.0491")),
+        ("division", unary_units.division, "Gaines", ("0.645", "0.0860")),
     ):
-        measured = unary_units.multiplication(unit, polarity, device)  # type: ignore[arg-type]
-        yield Row("units", f"multiplication, {unit}", polarity, published, measured.rms, measured.sampling)
-    yield Row("units", "ReLU, counter of 5 bits", "bipolar", "0.0036", unary_units.relu_counter(device))
-    for unit, published in (("JK", "0.0873"), ("plain", "0.108")):
-        yield Row("units", f"square root, {unit}", "unipolar", published, unary_units.root(unit, device))
-    for unit, published in (("CORDIV", "0.0491"), ("Gaines", "0.0860")):
-        yield Row("units", f"division, {unit}", "unipolar", published, unary_units.division(unit, device))
+        for polarity, published in zip(polarities, figures, strict=True):
+            yield Row("units", f"{name}, {unit}", polarity, published, function(unit, polarity, device))
 
 
 TABLES: dict[str, Callable[[str | int | Device], Iterator[Row]]] = {

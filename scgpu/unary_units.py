@@ -22,6 +22,7 @@ from scgpu.encode import encode
 from scgpu.fsm import StateMachine, relu
 from scgpu.pairs import pair_counts
 from scgpu.sng import Numbers, NumberTable, sobol_directions, sobol_points
+from scgpu.thermometer import thermometer
 
 LENGTH = 256
 DRAWN = 10_000  # pairs of operands that a notebook on multiplication draws
@@ -86,37 +87,57 @@ def _over_dimensions(errors_of: Callable[[int], NDArray[np.float64]]) -> float:
     return math.sqrt(np.mean([np.square(errors_of(dimension)).mean() for dimension in range(DIMENSIONS)]))
 
 
-def relu_counter(device: str | int | Device = "auto") -> float:
-    """ReLU with a counter of 5 bits, of the 257 bipolar values: root of the mean square error."""
+@cache
+def _relu_register(depth: int) -> StateMachine:
+    """ReLU that is 1 while fewer than half of the last results are, the very last of them not yet counted."""
+    state, x = np.indices((2 << depth, 2))
+    counted = np.bitwise_count(state >> 1)
+    result = x | (counted < depth / 2)
+    start = sum(1 << bit for bit in range(0, depth, 2))
+    return StateMachine(state << 1 & (2 << depth) - 1 | result, result, initial=start)
+
+
+def rectification(unit: str, device: str | int | Device = "auto") -> float:
+    """ReLU of the 257 bipolar values, by a "counter" of 5 bits or a "register" of 4: root of the mean square error."""
     levels = np.arange(LENGTH + 1)
     expected = np.maximum(2 * levels / LENGTH - 1, 0)
-    return _over_dimensions(lambda d: relu(_streams(levels, d, "bipolar", device), 5).value() - expected)
+    first = thermometer(np.ones(levels.size, np.int64), LENGTH, polarity="bipolar", device=device)
+
+    def errors(dimension: int) -> NDArray[np.float64]:
+        x = _streams(levels, dimension, "bipolar", device)
+        # the first result of the register is 1
+        result = relu(x, 5) if unit == "counter" else _relu_register(4).run(x | first)[0]
+        return result.value() - expected
+
+    return _over_dimensions(errors)
+
+
+def _to_unipolar(owed: NDArray[np.int64], bit: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Bits of value x, x >= 0, from bipolar ones: what is owed to the results after one, and its result."""
+    balance = 2 * bit - 1 - owed
+    result = (balance > 0).astype(np.int64)
+    return np.minimum(result - balance, LENGTH), result
 
 
 @cache
-def _root_with_flip_flop() -> StateMachine:
-    """Square root by bits inserted from a JK flip-flop with the result at J and 1 at K."""
-    trace, x = np.indices((2, 2))
-    root = x | trace
-    return StateMachine(root & ~trace, root)
+def _root(unit: str, polarity: Polarity) -> StateMachine:
+    """Square root by inserted bits of y / (1 + y), from a flip-flop or a division that keeps one bit."""
+    state, x = np.indices((8 * (LENGTH + 1 if polarity == "bipolar" else 1), 2))
+    owed, kept, odd, inserted = state >> 3, state >> 2 & 1, state >> 1 & 1, state & 1
+    root = x | inserted
+    owed, y = _to_unipolar(owed, root) if polarity == "bipolar" else (owed, root)
+    if unit == "JK":
+        return StateMachine(owed << 3 | y & (1 - inserted), root)
+    quotient = np.where(odd | y, (1 - odd) & y, kept)
+    return StateMachine(owed << 3 | quotient << 2 | 1 - odd << 1 | quotient, root)
 
 
-@cache
-def _root_with_division() -> StateMachine:
-    """Square root by bits inserted from y / (1 + y), divided by a kernel that keeps one bit."""
-    state, x = np.indices((8, 2))
-    trace, odd, kept = state & 1, state >> 1 & 1, state >> 2
-    root = x | trace
-    quotient = np.where(odd | root, ~odd & root & 1, kept)
-    return StateMachine(quotient | (1 - odd) << 1 | quotient << 2, root)
-
-
-def root(unit: str, device: str | int | Device = "auto") -> float:
-    """Square root of the 257 unipolar values by "JK" or "plain" bit insertion: root of the mean square error."""
-    machine = _root_with_flip_flop() if unit == "JK" else _root_with_division()
-    levels = np.arange(LENGTH + 1)
-    expected = np.sqrt(levels / LENGTH)
-    return _over_dimensions(lambda d: machine.run(_streams(levels, d, "unipolar", device))[0].value() - expected)
+def root(unit: str, polarity: Polarity, device: str | int | Device = "auto") -> float:
+    """Square root of all values from 0 to 1 by "JK" or "plain" bit insertion: root of the mean square error."""
+    levels = np.arange(LENGTH // 2 if polarity == "bipolar" else 0, LENGTH + 1)
+    expected = np.sqrt(2 * levels / LENGTH - 1 if polarity == "bipolar" else levels / LENGTH)
+    machine = _root(unit, polarity)
+    return _over_dimensions(lambda d: machine.run(_streams(levels, d, polarity, device))[0].value() - expected)
 
 
 def _ticks(dimension: int, bits: int) -> NDArray[np.int64]:
@@ -140,24 +161,62 @@ def _in_stream_division() -> StateMachine:
 
 
 @cache
-def _gaines_division() -> StateMachine:
-    """A counter of 5 bits, raised by the dividend and lowered by the product of quotient and divisor."""
-    state, symbol = np.indices((1024, 4))
+def _absolute() -> StateMachine:
+    """The sign, and the absolute value of a bipolar stream, by a counter of 3 bits that has seen the bit."""
+    state, x = np.indices((8, 2))
+    counted = np.clip(state + 2 * x - 1, 0, 7)
+    negative = (counted < 4).astype(np.int64)
+    return StateMachine(counted, negative, negative ^ x, initial=4)
+
+
+@cache
+def _unipolar() -> StateMachine:
+    return StateMachine(*_to_unipolar(*np.indices((LENGTH + 1, 2))))
+
+
+@cache
+def _bipolar() -> StateMachine:
+    """Unipolar to bipolar: half of the ones of the stream and of a constant 1."""
+    state, x = np.indices((2, 2))
+    return StateMachine(state ^ 1 ^ x, state | x)
+
+
+def _signed_division(x: Bitstream, y: Bitstream) -> Bitstream:
+    """CORDIV of bipolar streams: of absolute values as unipolar streams, and the signs put to the quotient."""
+    (x_sign, x_size), (y_sign, y_size) = _absolute().run(x), _absolute().run(y)
+    sizes = (_unipolar().run(size, polarity="unipolar")[0] for size in (x_size, y_size))
+    (quotient,) = _bipolar().run(_in_stream_division().run(*sizes)[0], polarity="bipolar")
+    return x_sign ^ y_sign ^ quotient
+
+
+@cache
+def _gaines_division(polarity: Polarity) -> StateMachine:
+    """A counter of 5 bits that follows the dividend, less the product of quotient and divisor."""
+    state, symbol = np.indices((2048, 4))
     x, y = symbol & 1, symbol >> 1
-    count, time = state >> 5, state & 31
+    count, time, last = state >> 6, state >> 1 & 31, state & 1
     quotient = (count > _ticks(1, 5)[time]).astype(np.int64)
-    counted = np.clip(count + x - (quotient & y), 0, 31)
-    return StateMachine(counted << 5 | (time + 1) & 31, quotient, initial=16 << 5)
+    up, down = x, quotient & y
+    if polarity == "bipolar":
+        same, predicted = x == y, (last == y) != quotient
+        up, down = same & predicted, ~same & ~predicted
+    counted = np.clip(count + up - down.astype(np.int64), 0, 31)
+    return StateMachine(counted << 6 | (time + 1 & 31) << 1 | y, quotient, initial=16 << 6)
 
 
-def division(unit: str, device: str | int | Device = "auto") -> float:
-    """Quotients of all unipolar x and y > 0, cut at 1, by "CORDIV" or "Gaines": root of the mean square error."""
-    machine = _in_stream_division() if unit == "CORDIV" else _gaines_division()
-    x, y = (grid.reshape(-1) for grid in np.meshgrid(np.arange(LENGTH + 1), np.arange(1, LENGTH + 1)))
-    expected = np.minimum(x / y, 1)
+def division(unit: str, polarity: Polarity, device: str | int | Device = "auto") -> float:
+    """Quotients of all x and y, y not 0, cut to -1 .. 1, by "CORDIV" or "Gaines": root of the mean square error."""
+    zero = LENGTH // 2 if polarity == "bipolar" else 0
+    levels = np.arange(LENGTH + 1)
+    x, y = (grid.reshape(-1) for grid in np.meshgrid(levels, np.delete(levels, zero)))
+    expected = np.clip((x - zero) / (y - zero), -1, 1)
 
     def errors(dimension: int) -> NDArray[np.float64]:
-        operands = (_streams(levels, dimension + k, "unipolar", device) for k, levels in enumerate((x, y)))
-        return machine.run(*operands)[0].value() - expected
+        operands = [_streams(level, dimension + k, polarity, device) for k, level in enumerate((x, y))]
+        if unit == "Gaines":
+            quotient = _gaines_division(polarity).run(*operands)[0]
+        else:
+            quotient = _signed_division(*operands) if zero else _in_stream_division().run(*operands)[0]
+        return quotient.value() - expected
 
     return _over_dimensions(errors)

@@ -24,6 +24,7 @@ from scgpu.errors import TooLargeError
 from scgpu.lookup import lookup_steps
 from scgpu.prefix import entry_count, prefix_step, rows32
 from scgpu.sequence import SequenceName, ranked
+from scgpu.sng import Sng
 
 WeightStreamsKind = Literal["independent", "shared"]
 KINDS = ("independent", "shared")
@@ -46,6 +47,7 @@ class Form:
     polarity: Polarity
     tensor_id: int
     device: Device
+    sng: Sng | None = None
 
     @property
     def word_count(self) -> int:
@@ -201,6 +203,7 @@ class IndependentStreams:
             first_stream=first_neuron * form.n_inputs,
             purpose="weight",
             tensor_id=form.tensor_id,
+            sng=form.sng or "bernoulli",
             device=form.device,
         )
         return first_neuron, streams._reshaped(*rows.shape)

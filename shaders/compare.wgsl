@@ -63,7 +63,7 @@ fn compare(
         let place = 2u * ((row + k) % params.stream_count) * params.place_stride;
         begin[k] = places[place] * params.period;
         first[k] = (places[place + 1u] + skipped) % params.period;
-        limits[k] = thresholds[row + k];
+        limits[k] = thresholds[params.threshold_offset + row + k];
     }
     let always = select(vec4(0u), vec4(0xffffffffu), limits == vec4(0xffffffffu));
     let low = below(begin, first, limits) | always;

@@ -287,6 +287,12 @@ def test_long_streams_repeat(chosen: scgpu.Device) -> None:
             ValueError,
             r"shape \(1,\) of p and length=64; got shape \(2,\) and length=65",
         ),
+        (lambda: scgpu.DenseLayer(2, 2, sng="sobl", device="cpu"), ValueError, "sng must be one of 'bernoulli'"),
+        (
+            lambda: scgpu.DenseLayer(2, 2, sng="sobol", weight_streams="shared", device="cpu"),
+            ValueError,
+            "sng='sobol' needs weight_streams=\"independent\"",
+        ),
         (lambda: sng.Lfsr(2), ValueError, "width must be from 3 to 32; got 2"),
         (lambda: sng.Lfsr(33), ValueError, "width must be from 3 to 32; got 33"),
         (lambda: sng.Lfsr(8, "gallois"), ValueError, "form must be one of 'fibonacci', 'galois'"),
@@ -312,3 +318,52 @@ def test_long_streams_repeat(chosen: scgpu.Device) -> None:
 def test_generators_reject(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+# Layers and networks
+
+
+@pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
+@pytest.mark.parametrize(
+    "generator", ["sobol", "lfsr", sng.Sobol(True, "stream"), sng.Lfsr(8, sharing="stream")], ids=str
+)
+def test_layer_counts_streams_of_its_generator(generator: Any, polarity: Any, chosen: scgpu.Device) -> None:
+    rng = np.random.default_rng(4)
+    w, x = (
+        rng.random(shape) * (2 if polarity == "bipolar" else 1) - (polarity == "bipolar") for shape in ((3, 5), (5, 5))
+    )
+    layer = scgpu.DenseLayer(
+        5, 3, 200, 4, weights=w, polarity=polarity, max_batch=2, tensor_id=6, sng=generator, device=chosen
+    )
+    options: dict[str, Any] = {"polarity": polarity, "tensor_id": 6, "sng": generator, "device": "numpy"}
+    inputs = scgpu.encode(x, 200, 9, **options).bits().astype(bool)
+    weights = scgpu.encode(w.reshape(-1), 200, 4, purpose="weight", **options).bits().reshape(3, 5, 200).astype(bool)
+    pairs = inputs[:, None], weights[None]
+    products = np.equal(*pairs) if polarity == "bipolar" else np.logical_and(*pairs)
+    for _ in range(2):
+        assert np.array_equal(layer.counts(x, seed=9, first_sample=2), products.sum(axis=(2, 3)))
+    assert np.array_equal(layer.submit(x[0], seed=9).counts(), products[0].sum(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("generator", ["sobol", sng.Lfsr(8, sharing="stream")], ids=str)
+def test_network_keeps_the_generators_of_its_layers(generator: Any, chosen: scgpu.Device) -> None:
+    x = np.random.default_rng(6).random((4, 5))
+
+    def network(device: scgpu.Device | str) -> scgpu.Network:
+        return scgpu.Network([scgpu.DenseLayer(n, 3, 200, n, sng=generator, device=device) for n in (5, 3)])
+
+    net = network(chosen)
+    assert [layer.sng for layer in net.layers] == [sng.sng_of(generator)] * 2
+    assert np.array_equal(net.counts(x, seed=3), network("numpy").counts(x, seed=3))
+
+
+@pytest.mark.parametrize(("generator", "share"), [(sng.Sobol(), 0.8), (sng.Sobol(True, "stream"), 0.7)], ids=str)
+def test_layers_are_more_exact_with_sobol_numbers(generator: sng.Sng, share: float) -> None:
+    rng = np.random.default_rng(5)
+    w, x = rng.random((20, 30)), rng.random((10, 30))
+
+    def error(kind: Any) -> float:
+        values = scgpu.DenseLayer(30, 20, 256, 0, weights=w, sng=kind, device="cpu").forward(x, seed=0)
+        return float(np.sqrt(np.mean((values - x @ w.T) ** 2)))
+
+    assert error(generator) < share * error("bernoulli")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,11 @@ import pytest
 
 import scgpu
 from scgpu import cli, tables, unary_units
+from scgpu.arguments import Polarity
 from scgpu.exhaustive_products import generator_pairs, product_errors
 
 LEVELS = np.arange(256)
+POLARITIES: tuple[Polarity, ...] = ("bipolar", "unipolar")
 
 
 def _reversed_digits(t: int, base: int) -> float:
@@ -116,7 +117,7 @@ def test_bernoulli_is_as_theory_says() -> None:
     ],
 )
 def test_multiplication_is_as_published(
-    unit: str, polarity: scgpu.arguments.Polarity, published: float, sampling: float, chosen: scgpu.Device
+    unit: str, polarity: Polarity, published: float, sampling: float, chosen: scgpu.Device
 ) -> None:
     measured = unary_units.multiplication(unit, polarity, chosen)
     assert measured.sampling < sampling and abs(measured.rms - published) < 2 * sampling
@@ -137,26 +138,26 @@ def test_sampling_error_is_that_of_random_operands() -> None:
     assert np.std(found) == pytest.approx(measured.sampling, rel=0.15)
 
 
-@pytest.mark.parametrize(
-    ("measure", "published"),
-    [
-        (unary_units.relu_counter, "0.0036"),
-        (lambda device: unary_units.root("JK", device), "0.0873"),
-        (lambda device: unary_units.root("plain", device), "0.108"),
-        (lambda device: unary_units.division("CORDIV", device), "0.0491"),
-        (lambda device: unary_units.division("Gaines", device), "0.0860"),
-    ],
-    ids=["relu", "root-jk", "root-plain", "division-cordiv", "division-gaines"],
-)
-def test_units_are_as_published(measure: Callable[[str], float], published: str) -> None:
-    assert tables.Row("units", "", "", published, measure("cpu")).verdict == "all digits"
+def test_units_are_as_published() -> None:
+    rows = [row for row in tables._units("cpu") if not row.sampling]
+    assert len(rows) == 10
+    for row in rows:
+        assert row.verdict == "all digits", row
 
 
 def test_units_are_the_same_on_every_device(chosen: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unary_units, "DIMENSIONS", 3)
-    assert unary_units.relu_counter(chosen) == unary_units.relu_counter("numpy")
+    monkeypatch.setattr(unary_units, "DIMENSIONS", 2)
+    for unit in ("counter", "register"):
+        assert unary_units.rectification(unit, chosen) == unary_units.rectification(unit, "numpy")
     for unit in ("JK", "plain"):
-        assert unary_units.root(unit, chosen) == unary_units.root(unit, "numpy")
+        for polarity in POLARITIES:
+            assert unary_units.root(unit, polarity, chosen) == unary_units.root(unit, polarity, "numpy")
+
+
+def test_signed_division_is_the_same_on_every_device(chosen: scgpu.Device) -> None:
+    x, y = (unary_units._streams(np.arange(0, 256, 5), k, "bipolar", chosen) for k in range(2))
+    numpy = (unary_units._streams(np.arange(0, 256, 5), k, "bipolar", "numpy") for k in range(2))
+    assert np.array_equal(unary_units._signed_division(x, y).words, unary_units._signed_division(*numpy).words)
 
 
 def test_verdicts() -> None:

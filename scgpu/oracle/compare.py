@@ -21,6 +21,7 @@ def compare(
     period: int,
     sequence_count: int,
     place_stride: int,
+    threshold_offset: int,
 ) -> None:
     """Fill words[sample, stream, w] from thresholds[sample, stream] and the stream's place (sequence, phase)."""
     rows = sequences[: sequence_count * period].reshape(sequence_count, period)
@@ -30,7 +31,7 @@ def compare(
         sequence, phase = (int(number) for number in places[2 * stream * place_stride :][:2])
         numbers = rows[sequence, (phase + t) % period]
         for sample in range(sample_count):
-            threshold = thresholds[sample * stream_count + stream]
+            threshold = thresholds[threshold_offset + sample * stream_count + stream]
             bits = (numbers < threshold) | (threshold == ALWAYS)
             bits[64 * (word_count - 1) + tail_bits :] = False
             out[sample, stream] = np.packbits(bits, bitorder="little").view("<u8")
