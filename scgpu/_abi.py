@@ -510,6 +510,16 @@ OPS: dict[str, Op] = {
             constants={"bit_and": 0, "bit_or": 1, "bit_xor": 2, "bit_not": 3},
         ),
         Op(
+            "delay",
+            params=("stream_count", "word_count", "tail_bits", "word_shift", "bit_shift"),
+            buffers=(
+                Buffer("words", "u64", "in", _STREAMS),
+                Buffer("result", "u64", "out", _STREAMS),
+            ),
+            work_items=_STREAMS,
+            stream_bits=f"64 * {_STREAMS}",
+        ),
+        Op(
             "pack",
             params=("stream_count", "word_count", "tail_bits", "first_word"),
             buffers=(
@@ -744,16 +754,6 @@ OPS: dict[str, Op] = {
             specialised={"inputs": "input_count"},
             specialised_values=(1, 2, 3),
             stream_bits="64 * stream_count * (word_end - word_begin)",
-        ),
-        Op(
-            "delay",
-            params=("stream_count", "word_count", "tail_bits", "word_shift", "bit_shift"),
-            buffers=(
-                Buffer("words", "u64", "in", _STREAMS),
-                Buffer("result", "u64", "out", _STREAMS),
-            ),
-            work_items=_STREAMS,
-            stream_bits=f"64 * {_STREAMS}",
         ),
     )
 }

@@ -124,6 +124,9 @@ def _units(device: str | int | Device) -> Iterator[Row]:
         bits = 5 if unit == "counter" else 4
         ours = unary_units.rectification(unit, device)
         yield Row("units", f"ReLU, {unit} of {bits} bits", "bipolar", published, ours)
+    for name, published in (("tanh", "0.0174"), ("exp", "0.0252")):
+        ours = unary_units.series(name, device)
+        yield Row("units", f"{name}, gates of a series", "unipolar", published, ours)
     for name, function, unit, figures in (
         ("square root", unary_units.root, "JK", ("0.0722", "0.0873")),
         ("square root", unary_units.root, "plain", ("0.0722", "0.108")),

@@ -140,6 +140,43 @@ def root(unit: str, polarity: Polarity, device: str | int | Device = "auto") -> 
     return _over_dimensions(lambda d: machine.run(_streams(levels, d, polarity, device))[0].value() - expected)
 
 
+@cache
+def _delay() -> StateMachine:
+    return StateMachine([[0, 1], [0, 1]], [0, 1])
+
+
+def _delayed(x: Bitstream, times: int) -> list[Bitstream]:
+    """A stream, and the same by 1, 2, .. bits later."""
+    streams = [x]
+    for _ in range(times):
+        streams += _delay().run(streams[-1])
+    return streams
+
+
+def series(function: str, device: str | int | Device = "auto") -> float:
+    """Gates of the series of "tanh" or "exp" (of -x), of the 257 unipolar values: root of the mean square error.
+
+    K. Parhi, Y. Liu: Computing arithmetic functions using stochastic logic by series expansion. IEEE Transactions on
+    Emerging Topics in Computing, 2017. Figures 10 and 12.
+    """
+    levels = np.arange(LENGTH + 1)
+    coefficients = (62 / 153, 17 / 42, 2 / 5, 1 / 3) if function == "tanh" else (1 / 5, 1 / 4, 1 / 3, 1 / 2)
+    expected = np.tanh(levels / LENGTH) if function == "tanh" else np.exp(-levels / LENGTH)
+
+    def errors(dimension: int) -> NDArray[np.float64]:
+        x = _delayed(_streams(levels, dimension, "unipolar", device), 8)
+        factors = _delayed(x[0] & x[4], 3) if function == "tanh" else x[:4]
+        gates = None
+        for k, (factor, coefficient) in enumerate(zip(factors, coefficients, strict=True)):
+            constant = np.full(levels.size, round(coefficient * LENGTH))
+            term = factor & _streams(constant, dimension + k, "unipolar", device)
+            gates = ~(term if gates is None else gates & term)
+        assert gates is not None
+        return (gates & x[8] if function == "tanh" else ~(gates & x[4])).value() - expected
+
+    return _over_dimensions(errors)
+
+
 def _ticks(dimension: int, bits: int) -> NDArray[np.int64]:
     """Numbers of few bits for the times 0 .. 2**bits - 1, after which they begin again."""
     return (_torch_numbers(dimension, 1 << bits) >> np.uint32(32 - bits)).astype(np.int64)

@@ -140,13 +140,15 @@ def test_sampling_error_is_that_of_random_operands() -> None:
 
 def test_units_are_as_published() -> None:
     rows = [row for row in tables._units("cpu") if not row.sampling]
-    assert len(rows) == 10
+    assert len(rows) == 12
     for row in rows:
         assert row.verdict == "all digits", row
 
 
 def test_units_are_the_same_on_every_device(chosen: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unary_units, "DIMENSIONS", 2)
+    for function in ("tanh", "exp"):
+        assert unary_units.series(function, chosen) == unary_units.series(function, "numpy")
     for unit in ("counter", "register"):
         assert unary_units.rectification(unit, chosen) == unary_units.rectification(unit, "numpy")
     for unit in ("JK", "plain"):
