@@ -61,9 +61,11 @@ def test_assert_parity_fails_on_a_flipped_bit(
 
 def test_harness_sees_a_word_that_was_not_written(oracle: Backend) -> None:
     for op in OPS:
-        case = next(parity.cases(op, 1, 0))
-        untouched = [array.copy() for array in case.buffers]
-        assert parity.wrong_words(case, untouched, oracle) > 0, op
+        # some cases have nothing to write: no spikes, or an empty range of words
+        assert any(
+            parity.wrong_words(case, [array.copy() for array in case.buffers], oracle) > 0
+            for case in parity.cases(op, 5, 0)
+        ), op
 
 
 def test_cases_are_the_same_for_the_same_seed() -> None:
