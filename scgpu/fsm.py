@@ -141,7 +141,7 @@ class StateMachine:
         """
         if len(inputs) != self.n_inputs:
             raise ValueError(f"this machine has {self.n_inputs} inputs; got {len(inputs)}")
-        first = _alike("input", inputs)
+        first = _alike("this machine", inputs)
         kept = first.polarity if polarity is None else arguments.polarity_of(polarity)
         flat = self._initial_states(first.shape, states)
         backend = first._backend
@@ -174,20 +174,26 @@ class StateMachine:
         return _tabulated("states", states, self.n_states - 1).astype(np.uint32).reshape(-1)
 
 
-def _alike(unit: str, inputs: Sequence[Bitstream], polarity: Polarity | None = None) -> Bitstream:
-    """The first of inputs that have equal length and shape, and this polarity where one is given."""
+def _alike(unit: str, inputs: Sequence[Bitstream], same: tuple[str, ...] = ("length", "shape")) -> Bitstream:
+    """The first of inputs that are bitstreams and have these attributes in common."""
     for place, one in enumerate(inputs):
         if not isinstance(one, Bitstream):
             raise TypeError(f"{unit} needs bitstreams; input {place} is of type {type(one).__name__}")
-        for name in ("length", "shape"):
+        for name in same:
             expected, found = getattr(inputs[0], name), getattr(one, name)
             if found != expected:
                 raise ValueError(
                     f"{unit} needs inputs of equal {name}; input 0 has {expected!r}, input {place} has {found!r}"
                 )
-    if polarity is not None and inputs[0].polarity != polarity:
-        raise ValueError(f"{unit} needs {polarity} streams; got {inputs[0].polarity} ones")
     return inputs[0]
+
+
+def _require(unit: str, polarity: Polarity, *inputs: Bitstream) -> None:
+    """Refuse inputs of a unit that are no bitstreams of this polarity, or of different length or shape."""
+    _alike(unit, inputs)
+    for one in inputs:
+        if one.polarity != polarity:
+            raise ValueError(f"{unit} needs {polarity} streams; got {one.polarity} ones")
 
 
 def _steps(
@@ -270,7 +276,7 @@ def stanh(x: Bitstream, n_states: int) -> Bitstream:
     B. D. Brown, H. C. Card, Stochastic neural computation I: computational elements, IEEE Transactions on
     Computers 50 (2001).
     """
-    _alike("stanh", (x,), "bipolar")
+    _require("stanh", "bipolar", x)
     count = _even_states(n_states)
     return _counting(count, count // 2, count).run(x)[0]
 
@@ -307,7 +313,7 @@ def sexp(x: Bitstream, n_states: int, gain: int) -> Bitstream:
     ----------
     As `stanh`.
     """
-    _alike("sexp", (x,), "bipolar")
+    _require("sexp", "bipolar", x)
     count = arguments.integer("n_states", n_states, 2, MOST_STATES)
     zeros = arguments.integer("gain", gain, 1, count - 1)
     return _counting(count, 0, count - zeros).run(x, polarity="unipolar")[0]
@@ -356,8 +362,9 @@ def linear_gain(x: Bitstream, k: Bitstream, n_states: int) -> Bitstream:
     ----------
     As `stanh`.
     """
-    _alike("linear_gain", (x, k), "bipolar")
-    _alike("linear_gain's k", (k,), "unipolar")
+    _alike("linear_gain", (x, k))
+    _require("linear_gain's x", "bipolar", x)
+    _require("linear_gain's k", "unipolar", k)
     return _linear_gain(_even_states(n_states)).run(x, k)[0]
 
 
@@ -399,7 +406,7 @@ def relu(x: Bitstream, depth: int = 5) -> Bitstream:
     D. Wu, J. Li, R. Yin, H. Hsiao, Y. Kim, J. San Miguel, uGEMM: unary computing architecture for GEMM
     applications, ISCA 2020.
     """
-    _alike("relu", (x,), "bipolar")
+    _require("relu", "bipolar", x)
     return _relu(arguments.integer("depth", depth, 1, 16)).run(x)[0]
 
 
@@ -444,8 +451,7 @@ def synchronise(a: Bitstream, b: Bitstream, depth: int = 1) -> tuple[Bitstream, 
     ----------
     V. T. Lee, A. Alaghi, L. Ceze, Correlation manipulating circuits for stochastic computing, DATE 2018.
     """
-    polarity = _alike("synchronise", (a, b)).polarity
-    _alike("synchronise", (b,), polarity)
+    _alike("synchronise", (a, b), ("length", "shape", "polarity"))
     first, second = _synchroniser(arguments.integer("depth", depth, 1, 32_767)).run(a, b)
     return first, second
 
@@ -493,8 +499,7 @@ def desynchronise(a: Bitstream, b: Bitstream, depth: int = 1) -> tuple[Bitstream
     ----------
     As `synchronise`.
     """
-    polarity = _alike("desynchronise", (a, b)).polarity
-    _alike("desynchronise", (b,), polarity)
+    _alike("desynchronise", (a, b), ("length", "shape", "polarity"))
     first, second = _desynchroniser(arguments.integer("depth", depth, 1, 32_767)).run(a, b)
     return first, second
 
@@ -594,8 +599,7 @@ def divide(x: Bitstream, y: Bitstream, select: Bitstream | None = None) -> Bitst
     T.-H. Chen, J. P. Hayes, Design of division circuits for stochastic computing, ISVLSI 2016. The two kept
     bits are the kernel of uGEMM's division (see `relu`).
     """
-    _alike("divide", (x, y), "unipolar")
-    _alike("divide", (y,), "unipolar")
+    _require("divide", "unipolar", x, y)
     if select is None:
         return _cordiv().run(x, y)[0]
     _alike("divide", (x, y, select))
@@ -642,7 +646,8 @@ def square_root(x: Bitstream, select: Bitstream) -> Bitstream:
     ----------
     After UnarySim's square root with a JK trace (see `relu`), where J sees the result of the same bit.
     """
-    _alike("square_root", (x, select), "unipolar")
+    _alike("square_root", (x, select))
+    _require("square_root", "unipolar", x)
     return _square_root().run(x, select)[0]
 
 
@@ -679,6 +684,5 @@ def jk_flip_flop(j: Bitstream, k: Bitstream) -> Bitstream:
     ----------
     B. R. Gaines, Stochastic computing systems, Advances in Information Systems Science 2 (1969).
     """
-    _alike("jk_flip_flop", (j, k), "unipolar")
-    _alike("jk_flip_flop", (k,), "unipolar")
+    _require("jk_flip_flop", "unipolar", j, k)
     return _jk_flip_flop().run(j, k)[0]

@@ -25,6 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(works, "SHARED", ((8, 4, 64), (16, 4, 64)))
     monkeypatch.setattr(works, "MILLION", 6400)
     monkeypatch.setattr(works, "STEPS", 640)
+    monkeypatch.setattr(works, "MACHINE_STREAMS", 9)
     monkeypatch.setattr(works, "NETWORK_STEPS", 100)
     monkeypatch.setattr(works, "BALANCED_NEURONS", 100)
 
@@ -77,7 +78,7 @@ def test_array_peers_count_what_we_count() -> None:
 def test_every_section_has_ours_and_ceilings(small: None, chosen: scgpu.Device) -> None:
     assert tuple(works.SECTIONS) == bench.SECTIONS
     rows = list(bench.run_cases(works.Bench(chosen, None, (peers.numpy_peer(),)), bench.SECTIONS, 0.0, 9.0))
-    assert len(rows) == 2 + 4 + 2 + 4 + 1 + 3 + 5 + 2
+    assert len(rows) == 2 + 4 + 2 + 4 + 1 + 3 + 5 + 6 + 2
     for row in rows:
         assert row.microseconds and row.ceiling and row.share and not row.skipped and row.device == str(chosen)
     assert all("numpy" in row.peers for row in rows if "prepacked" in row.section and "shared" not in row.section)
@@ -145,4 +146,4 @@ def test_engine_is_measured_where_it_is_installed(small: None) -> None:
     if engine is None:
         pytest.skip("sc_neurocore_engine is not installed (pip install 'scgpu[bench]')")
     rows = list(bench.run_cases(works.Bench(scgpu.device("cpu"), engine), bench.SECTIONS, 0.0, 9.0))
-    assert all(row.ratio(peers.ENGINE) for row in rows if not row.section.startswith("networks"))
+    assert all(row.ratio(peers.ENGINE) for row in rows if not row.section.startswith(("networks", "state machines")))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Work = Callable[[], object]
 
 # Of scgpu.bench.works.SECTIONS, which is imported when a benchmark runs.
-SECTIONS = ("one-sample", "batch", "lengths", "shared", "encode", "packing", "neurons", "networks")
+SECTIONS = ("one-sample", "batch", "lengths", "shared", "encode", "packing", "neurons", "machines", "networks")
 LEAST_CALLS = 5
 
 

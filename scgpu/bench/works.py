@@ -17,6 +17,7 @@ from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.drive import ConstantCurrent
 from scgpu.encode import encode
+from scgpu.fsm import StateMachine, decorrelate, divide, relu, stanh, synchronise
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.pack import pack
 from scgpu.population import LifParameters, Population
@@ -31,6 +32,7 @@ SWEEP = (128, 256, 512, 1024, 2048, 4096)
 SWEEP_SHAPE = (32, 16)
 SHARED = ((512, 256, 1024), (1000, 500, 4096))
 MILLION = 1_000_000
+MACHINE_STREAMS = 1000
 NEURONS = 100
 STEPS = 100_000
 NETWORK_STEPS = 1000
@@ -278,6 +280,33 @@ class Bench:
                 lambda least=least: least,  # type: ignore[misc]
             )
 
+    def machines(self) -> Iterator[Case]:
+        """State machines over many streams; the ceilings read as many bytes as streams come in and go out.
+
+        Ones are counted at the end, so that a GPU is waited for.
+        """
+        device, streams = self.device, MACHINE_STREAMS
+        x, y = (encode(np.full(streams, 0.4), LENGTH, seed, device=device) for seed in (1, 2))
+        bipolar = encode(np.zeros(streams), LENGTH, 3, polarity="bipolar", device=device)
+        rng = np.random.default_rng(1)
+        machine = StateMachine(rng.integers(0, 65_536, (65_536, 2)), rng.integers(0, 2, 65_536))
+        works: dict[str, tuple[int, Work]] = {
+            "stanh, 16 states": (2, lambda: stanh(bipolar, 16).count()),
+            "relu, 32 states": (2, lambda: relu(bipolar).count()),
+            "synchronise, 3 states, 2 inputs, 2 outputs": (4, lambda: synchronise(x, y)[1].count()),
+            "divide, 2 states, 2 inputs": (3, lambda: divide(x, y).count()),
+            "decorrelate, 16 states, 3 inputs": (4, lambda: decorrelate(bipolar, x, y).count()),
+            "any machine of 65,536 states": (2, lambda: machine.run(x)[0].count()),
+        }
+        for name, (moved, work) in works.items():
+            yield Case(
+                f"state machines, {streams:,} streams of {LENGTH:,} bits",
+                name,
+                streams * LENGTH,
+                lambda work=work: work,  # type: ignore[misc]
+                ceiling=lambda moved=moved: ceiling.read_work(device, moved * streams * LENGTH // 8),  # type: ignore[misc]
+            )
+
     def networks(self) -> Iterator[Case]:
         """Networks that live on the device; the ceilings read what no cache holds: state, or rows of synapses."""
         device, steps = self.device, NETWORK_STEPS
@@ -322,5 +351,6 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "encode": Bench.encode,
     "packing": Bench.packing,
     "neurons": Bench.neurons,
+    "machines": Bench.machines,
     "networks": Bench.networks,
 }
