@@ -66,26 +66,35 @@ def _array(name: str, value: Any) -> NDArray[Any]:
 
 def values(name: str, value: ArrayLike, polarity: Polarity) -> NDArray[np.float64]:
     """A C-contiguous float64 array of values in the range of the polarity."""
+    remedy = ' For [-1, 1] use polarity="bipolar".' if polarity == "unipolar" else " Scale the values first."
+    return _between(name, value, *RANGES[polarity], kind=f"{polarity} ", remedy=remedy)
+
+
+def probabilities(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """A C-contiguous float64 array of probabilities, 0 to 1."""
+    return _between(name, value, 0.0, 1.0)
+
+
+def _between(
+    name: str, value: ArrayLike, low: float, high: float, *, kind: str = "", remedy: str = ""
+) -> NDArray[np.float64]:
+    """A C-contiguous float64 array of real numbers of a range, both ends included."""
     array = _array(name, value)
     if array.dtype.kind not in "biuf":
-        remedy = " (for a Bitstream use forward_prepacked)" if type(value).__name__ == "Bitstream" else ""
-        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{remedy}")
+        hint = " (for a Bitstream use forward_prepacked)" if type(value).__name__ == "Bitstream" else ""
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{hint}")
     if array.dtype == np.float64:
         floats = array if array.flags.c_contiguous else array.copy(order="C")
     else:
         with np.errstate(over="ignore"):  # a long double may overflow to infinity, refused below
             floats = np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
-    low, high = RANGES[polarity]
     # the least and the greatest of numbers with a NaN among them are NaN, which is in no range
     if floats.size and not (
         np.minimum.reduce(floats, axis=None) >= low and np.maximum.reduce(floats, axis=None) <= high
     ):
         wrong = ~((floats >= low) & (floats <= high))
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), floats.shape))
-        remedy = ' For [-1, 1] use polarity="bipolar".' if polarity == "unipolar" else " Scale the values first."
-        raise ValueError(
-            f"{polarity} {name} must lie in [{low:g}, {high:g}]; got {floats[index]} at index {index}.{remedy}"
-        )
+        raise ValueError(f"{kind}{name} must lie in [{low:g}, {high:g}]; got {floats[index]} at index {index}.{remedy}")
     return floats
 
 

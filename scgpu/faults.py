@@ -30,7 +30,7 @@ def _checked(streams: Bitstream) -> Bitstream:
 
 def _rates(rate: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The rate of each stream, of shape (sample, stream): leading axes are rows of one batch."""
-    rates = arguments.values("rate", rate, "unipolar")
+    rates = arguments.probabilities("rate", rate)
     try:
         every = np.broadcast_to(rates, shape)
     except ValueError:

@@ -308,7 +308,7 @@ def lfsr_streams(
     """
     length = arguments.length_of(length)
     seed = arguments.integer("seed", seed, 0, 2**32 - 1)
-    values = arguments.values("p", p, "unipolar")
+    values = arguments.probabilities("p", p)
     if values.ndim != 1:
         raise ValueError(f"p must have shape (n,); got {values.shape}")
     thresholds = np.rint(values * 2.0**WIDTH).astype(np.uint32)

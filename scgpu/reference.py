@@ -58,7 +58,7 @@ class ScBackend:
         """As `scgpu.sc_forward`."""
         length = arguments.length_of(length)
         weights = _weight_streams(weights_packed, length, self.device)
-        probabilities = arguments.values("input_probs", input_probs, "unipolar").reshape(-1)
+        probabilities = arguments.probabilities("input_probs", input_probs).reshape(-1)
         if probabilities.size != weights.shape[1]:
             raise ValueError(
                 f"input_probs must have one number for each of the {weights.shape[1]} inputs of weights_packed; "

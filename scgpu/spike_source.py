@@ -71,7 +71,7 @@ class BernoulliSource(SpikeSource):
         self.count = arguments.integer("n", n, 1, 2**32 - 1)
         self.seed = arguments.seed_of(seed)
         self.tensor_id = arguments.integer("tensor_id", tensor_id, 0, 2**24 - 1)
-        values = arguments.values("probability", probability, "unipolar")
+        values = arguments.probabilities("probability", probability)
         if values.shape not in ((), (self.count,)):
             raise ValueError(f"probability must be a number or have shape ({self.count},); got {values.shape}")
         self.thresholds = thresholds_of(np.broadcast_to(values, (self.count,)), "unipolar")

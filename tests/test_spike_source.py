@@ -61,7 +61,11 @@ def test_one_source_may_have_several_projections(chosen: scgpu.Device) -> None:
     ("make", "error", "text"),
     [
         (lambda: scgpu.BernoulliSource(0, 0.5), ValueError, "n must be"),
-        (lambda: scgpu.BernoulliSource(2, 1.5), ValueError, "probability"),
+        (
+            lambda: scgpu.BernoulliSource(2, 1.5),
+            ValueError,
+            r"^probability must lie in \[0, 1\]; got 1.5 at index \(\).$",
+        ),
         (lambda: scgpu.BernoulliSource(2, [0.5, float("nan")]), ValueError, "probability"),
         (lambda: scgpu.BernoulliSource(2, [0.5] * 3), ValueError, r"shape \(2,\); got \(3,\)"),
         (lambda: scgpu.BernoulliSource(2, 0.5, seed=-1), ValueError, "seed"),
