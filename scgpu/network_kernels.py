@@ -41,7 +41,8 @@ class Cells:
         # Where nothing arrives and no current changes, neurons read the constants themselves.
         self.steady = not (delays or self.poisson or self.currents.step_count)
         self.slot_count = 1 if self.steady else max([longest, *delays])
-        backend.require(4 * self.slot_count * population.count)
+        # The spikes of a block, too, must fit a buffer.
+        backend.require(max(8, 4 * self.slot_count) * population.count)
         self.inbox = backend.upload(np.zeros(self.slot_count * population.count, "<i4"))
         self.drives = backend.empty("i16", 0 if self.steady else longest * population.row_stride)
         self.counts = backend.upload(np.zeros(population.count, "<u4"))

@@ -26,7 +26,8 @@ from scgpu.timeline import BLOCK_STEPS, block_count, intervals, segment_steps
 MOST_BLOCKS = 16
 SEGMENT_SECONDS = 0.05
 SEGMENTS_KEPT = 128
-SEGMENT_BYTES = 1 << 26  # of records of a segment
+KEPT_BYTES = 1 << 28  # of their buffers
+SEGMENT_BYTES = 1 << 26  # of the spikes and potentials of a segment
 TURNED_WORDS = 1 << 14  # from rows of neurons to rows of steps at once: they stay in a cache
 PENDING = 4  # segments whose records are on their way
 
@@ -41,12 +42,16 @@ class Kind(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """The kernel calls of some steps, the tapes to fill before, what each of the buffers read is, and the spikes."""
+    """The kernel calls of some steps, the tapes to fill before, what each of the buffers read is, the spikes.
+
+    ``nbytes`` are those of all its buffers.
+    """
 
     program: Program
     tapes: list[tuple[Player, Any]]
     reads: list[tuple[str, str]]
     words: dict[Population, Any]
+    nbytes: int
 
 
 class Segments:
@@ -83,9 +88,13 @@ class Segments:
         """The program of a kind of segment, made once."""
         segment = self._kept.get(kind)
         if segment is None:
-            if len(self._kept) >= SEGMENTS_KEPT:
+            segment = self._build(kind)
+            while self._kept and (
+                len(self._kept) >= SEGMENTS_KEPT
+                or segment.nbytes + sum(one.nbytes for one in self._kept.values()) > KEPT_BYTES
+            ):
                 self._kept.popitem(last=False)
-            segment = self._kept[kind] = self._build(kind)
+            self._kept[kind] = segment
         self._kept.move_to_end(kind)
         return segment
 
@@ -121,6 +130,8 @@ class Segments:
             [(self._players[key], tape) for key, tape in tapes.items()],
             reads,
             words,
+            sum(one.size * one.dtype.itemsize for one in (*words.values(), *tapes.values()))
+            + sum(one.size * one.dtype.itemsize for one, _ in voltages.values()),
         )
 
     def prepare(self, kind: Kind, step: int) -> Segment:
@@ -219,13 +230,11 @@ class Run:
             for kind in ("spikes", "voltages")
         ]
         self._spikes, self._voltages = by_kind
-        step_bytes = sum(
-            population.count * (2 * (population.name in self._voltages) + (population.name in self._spikes) / 8)
-            for population in asked
-        )
-        widest = max((2 * population.count for population in asked if population.name in self._voltages), default=0)
-        most = min(SEGMENT_BYTES / max(step_bytes, 1), segments.backend.largest_buffer / max(widest, 1))
-        self._most_blocks = max(1, min(MOST_BLOCKS, int(most) // BLOCK_STEPS))
+        # Bytes of a block: spikes of every population, potentials of those that are recorded.
+        spikes = [8 * one.count for one in segments.cells]
+        voltages = [2 * BLOCK_STEPS * one.count for one in asked if one.name in self._voltages]
+        most = min(SEGMENT_BYTES // sum(spikes + voltages), segments.backend.largest_buffer // max(spikes + voltages))
+        self._most_blocks = max(1, min(MOST_BLOCKS, most))
 
     def all(self, bar: Progress, interrupted: Callable[[], bool]) -> None:
         """Run the segments, and fetch what they record, also when one of them fails."""

@@ -36,8 +36,7 @@ def intervals(phase: int, steps: int, longest: int) -> Iterator[Interval]:
     begin = phase
     while begin < phase + steps:
         block, bit = divmod(begin, BLOCK_STEPS)
-        # Cut where a segment from the start of the block would be, so that fewer kinds of segments exist.
-        here = min(longest - bit % longest, BLOCK_STEPS - bit, phase + steps - begin)
+        here = min(longest, BLOCK_STEPS - bit, phase + steps - begin)
         yield Interval(begin - phase, here, block, bit)
         begin += here
 

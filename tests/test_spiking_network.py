@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import scgpu
-from scgpu import spiking_network, timeline
+from scgpu import network_run, spiking_network, timeline
 from scgpu.philox import philox4x32
 from scgpu.poisson import poisson_thresholds
 
@@ -438,3 +438,20 @@ def test_networks_run_in_several_threads(chosen: scgpu.Device) -> None:
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(run_in, everything(chosen, (3, 20, 15)), [100, 200]) for _ in range(4)]
         assert all(same(run.result(), expected) for run in runs)
+
+
+def test_segments_fit_the_buffers_of_the_device(chosen: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def network() -> scgpu.SpikingNetwork:
+        alone = cells(chosen, 70, "alone")
+        return scgpu.SpikingNetwork([alone], [], [scgpu.ConstantCurrent(alone, np.arange(70))])
+
+    expected = network().run(1000, record="spikes")["alone"]
+    small = network()
+    monkeypatch.setattr(network_run, "SEGMENT_SECONDS", 100.0)  # segments become as long as they may
+    monkeypatch.setattr(small._backend, "largest_buffer", 3 * 8 * 70)
+    assert np.array_equal(small.run(1000, record="spikes")["alone"].words, expected.words)
+    longest = max(kind.steps for kind in small._segments._kept)
+    assert longest == 3 * 64
+    monkeypatch.setattr(network_run, "KEPT_BYTES", 3 * 8 * 70)
+    small.run(200)
+    assert sum(one.nbytes for one in small._segments._kept.values()) <= 3 * 8 * 70
