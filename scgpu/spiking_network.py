@@ -129,8 +129,10 @@ class SpikingNetwork:
             names[name] = index
             population._require_free()
         for index, one in enumerate((*self.projections, *self.inputs)):
-            ends = [one.target, *([one.source] if isinstance(one, Projection) else [])]
-            if any(isinstance(end, Population) and end not in self.populations for end in ends):
+            ends = [one.target]
+            if isinstance(one, Projection) and isinstance(one.source, Population):
+                ends.append(one.source)
+            if any(end not in self.populations for end in ends):
                 where = (
                     f"projections[{index}]"
                     if isinstance(one, Projection)

@@ -305,6 +305,11 @@ def test_networks_reject_what_does_not_belong_together() -> None:
         (([a, cells(name="a")],), ValueError, r"populations\[0\] and \[1\] are both called 'a'; rename one"),
         (([a, cells("cpu")],), ValueError, r"populations\[1\] is on cpu .* populations\[0\] on numpy.*same device="),
         (([a], [scgpu.Projection(b, a, weights)]), ValueError, r"projections\[0\] is of a population that is not in"),
+        (
+            ([a], [], [scgpu.PoissonInput(scgpu.BernoulliSource(2, 0.5), 1.0, 9)]),
+            ValueError,
+            r"inputs\[0\] is of a pop",
+        ),
         (([a], [own], [scgpu.ConstantCurrent(b, 1)]), ValueError, r"inputs\[0\] is of a population that is not in pop"),
         (([a], [], [scgpu.CurrentArray(a, [1])] * 1 + [scgpu.CurrentArray(a, [1])]), ValueError, "has 2 CurrentArray"),
     ):
