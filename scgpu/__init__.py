@@ -34,7 +34,7 @@ from scgpu.deterministic import exact_operands
 from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
-from scgpu.errors import DeviceError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.errors import DeviceError, DeviceLostError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
 from scgpu.faults import drop_cycles, flip_bits, stuck_at
 from scgpu.fsm import (
     StateMachine,
@@ -81,6 +81,7 @@ __all__ = [
     "DenseLayer",
     "Device",
     "DeviceError",
+    "DeviceLostError",
     "FixedPointLif",
     "GpuError",
     "Lfsr16",

@@ -55,6 +55,10 @@ class Device:
         SIMD tier of ``cpu``.
     threads : int
         Threads that ``cpu`` and ``numpy`` used when the device was chosen.
+    isolated : bool
+        A GPU that runs in a helper process, whose death this one survives.
+    on_device_loss : {"failover", "raise"}
+        What a call does when a GPU goes away: finish on another device, or raise `DeviceLostError`.
     """
 
     index: int
@@ -66,10 +70,12 @@ class Device:
     limits: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     tier: str = ""
     threads: int = field(default=0, compare=False)
+    isolated: bool = False
+    on_device_loss: Literal["failover", "raise"] = "failover"
 
     def __hash__(self) -> int:
         # Every call looks its device up; these fields tell nearly all of them apart.
-        return hash((self.index, self.kind, self.tier))
+        return hash((self.index, self.kind, self.tier, self.isolated, self.on_device_loss))
 
     @property
     def software(self) -> bool:

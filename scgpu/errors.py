@@ -21,3 +21,7 @@ class NativeLibraryError(ScgpuError, ImportError):
 
 class GpuError(ScgpuError, RuntimeError):
     """A GPU adapter failed while it worked."""
+
+
+class DeviceLostError(GpuError):
+    """A device went away: lost, destroyed, hung past the timeout, or the process that held it died."""
