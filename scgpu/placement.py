@@ -29,6 +29,7 @@ from scgpu.threads import num_threads
 from scgpu.weights import dense_step
 
 REPEATS = 5
+LEAST_RATE, MOST_RATE = 1e-9, 1e15  # no device is slower or faster: such a rate was not measured
 
 
 @dataclass(frozen=True)
@@ -202,11 +203,11 @@ def _key(chosen: Device) -> dict[str, str]:
 def load(chosen: Device) -> Rates | None:
     """A device's rates, as they were measured last; None where they were not."""
     content = cache.read("rates", _key(chosen))
-    try:
-        rates = Rates(**{one.name: float(content[one.name]) for one in fields(Rates)})
-    except (LookupError, TypeError, ValueError):
+    if not isinstance(content, dict) or set(content) != {one.name for one in fields(Rates)}:
         return None
-    return rates if min(asdict(rates).values()) > 0 else None
+    if not all(type(rate) in (int, float) and LEAST_RATE <= rate <= MOST_RATE for rate in content.values()):
+        return None
+    return Rates(**content)
 
 
 def rates_of(chosen: Device, fresh: bool = False) -> Rates:

@@ -115,7 +115,8 @@ def test_without_a_gpu_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(RuntimeError, match=r"^No GPU available\. Check Vulkan/Metal drivers\. SC_GPU_ADAPTER='no"):
             make()
     monkeypatch.delenv("SC_GPU_ADAPTER")
-    monkeypatch.setattr(sys.modules["scgpu.devices"], "_search", lambda: ([], {}, ["wgpu found no adapter: install a Vulkan loader"]))
+    nothing: Any = [], {}, ["wgpu found no adapter: install a Vulkan loader"]
+    monkeypatch.setattr(sys.modules["scgpu.devices"], "_search", lambda: nothing)
     assert GpuDenseLayer.is_gpu_available() is False
     with pytest.raises(RuntimeError, match=r"drivers\. device 'gpu': no GPU .*install a Vulkan.* runs without one"):
         GpuDenseLayer(3, 2)
