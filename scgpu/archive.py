@@ -116,8 +116,6 @@ def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Arch
                 return make(Archive(contents, file_format))
         except ScgpuError:  # of a device, or of its memory
             raise
-        except RecursionError:
-            raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: it is nested too deep") from None
         except DAMAGES as error:
             told = str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
             raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {told}") from error
@@ -255,7 +253,7 @@ class Archive:
                 how = " in Fortran order" if transposed else ""
                 raise ValueError(f"{name} must be {dtype} of {wanted}; it is {kind} of shape {found}{how}")
             nbytes = math.prod(found) * dtype.itemsize
-            if min(found, default=0) < 0 or info.file_size - member.tell() != nbytes:
+            if info.file_size - member.tell() != nbytes:
                 raise ValueError(f"{name} must have {nbytes} bytes; it has {info.file_size - member.tell()}")
             yield member, found, nbytes
 
