@@ -71,6 +71,7 @@ from scgpu.propagate import Projection
 from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
 from scgpu.recording import PopulationRecord, Recording
 from scgpu.reference import available_backends, get_backend, sc_forward
+from scgpu.reference_layers import GpuDenseLayer, VectorizedSCLayer
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
@@ -92,6 +93,7 @@ __all__ = [
     "DeviceLossWarning",
     "DeviceLostError",
     "FixedPointLif",
+    "GpuDenseLayer",
     "GpuError",
     "Lfsr16",
     "LifParameters",
@@ -112,6 +114,7 @@ __all__ = [
     "StateMachine",
     "StdpSynapse",
     "TooLargeError",
+    "VectorizedSCLayer",
     "__version__",
     "absolute_difference",
     "available_backends",
