@@ -34,7 +34,15 @@ from scgpu.deterministic import exact_operands
 from scgpu.devices import device, devices, problems
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
-from scgpu.errors import DeviceError, DeviceLostError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.errors import (
+    CheckpointWarning,
+    DeviceError,
+    DeviceLostError,
+    GpuError,
+    NativeLibraryError,
+    ScgpuError,
+    TooLargeError,
+)
 from scgpu.faults import drop_cycles, flip_bits, stuck_at
 from scgpu.fsm import (
     StateMachine,
@@ -76,6 +84,7 @@ __all__ = [
     "BernoulliSource",
     "Bitstream",
     "BitstreamEncoder",
+    "CheckpointWarning",
     "ConstantCurrent",
     "CurrentArray",
     "DenseLayer",

@@ -54,11 +54,16 @@ def save(
     OSError
         The file cannot be written; what was there is still there.
     """
+    with replacing(path) as file:
+        write(file, file_format, header, arrays)
+
+
+def write(file: BinaryIO, file_format: Format, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write to an open file what `save` writes."""
     text = json.dumps({"format": file_format.name, "version": file_format.version, **header})
     # Bytes, not a string: NumPy writes strings in 4 bytes a character.
     octets = np.frombuffer(text.encode(), np.uint8)
-    with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **{HEADER: octets, **arrays})
+    np.savez(file, allow_pickle=False, **{HEADER: octets, **arrays})
 
 
 def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Archive], Made]) -> Made:
@@ -73,15 +78,19 @@ def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Arch
     TooLargeError
         What is in it does not fit the memory of the machine.
     """
-    where = os.fspath(path)
     with Path(path).open("rb") as file:
-        try:
-            with _opened(file, file_format) as contents:
-                return make(Archive(contents, file_format))
-        except TooLargeError:
-            raise
-        except DAMAGES as error:
-            raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {error}") from error
+        return read(file, os.fspath(path), file_format, make)
+
+
+def read(file: BinaryIO, where: str, file_format: Format, make: Callable[[Archive], Made]) -> Made:
+    """What ``make`` makes of an open file; errors, which name ``where`` it is, as those of `load`."""
+    try:
+        with _opened(file, file_format) as contents:
+            return make(Archive(contents, file_format))
+    except TooLargeError:
+        raise
+    except DAMAGES as error:
+        raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {error}") from error
 
 
 def _opened(file: BinaryIO, file_format: Format) -> zipfile.ZipFile:

@@ -25,3 +25,7 @@ class GpuError(ScgpuError, RuntimeError):
 
 class DeviceLostError(GpuError):
     """A device went away: lost, destroyed, hung past the timeout, or the process that held it died."""
+
+
+class CheckpointWarning(RuntimeWarning):
+    """A checkpoint could not be written; the work goes on, and what was kept before is still there."""
