@@ -41,6 +41,7 @@ from scgpu.errors import (
     GpuError,
     NativeLibraryError,
     ScgpuError,
+    SweepError,
     TooLargeError,
 )
 from scgpu.faults import drop_cycles, flip_bits, stuck_at
@@ -74,6 +75,7 @@ from scgpu.reference import available_backends, get_backend, sc_forward
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
+from scgpu.sweep import sweep
 from scgpu.synapse import StdpSynapse
 from scgpu.thermometer import thermometer
 from scgpu.threads import num_threads, set_num_threads
@@ -111,6 +113,7 @@ __all__ = [
     "SpikingNetwork",
     "StateMachine",
     "StdpSynapse",
+    "SweepError",
     "TooLargeError",
     "__version__",
     "absolute_difference",
@@ -170,6 +173,7 @@ __all__ = [
     "stable_length",
     "stanh",
     "stuck_at",
+    "sweep",
     "synchronise",
     "thermometer",
     "unary_add",
