@@ -201,12 +201,13 @@ class Log:
         found = self._unpacked(self._first, lambda contents: contents.header.get("key"))
         here = json.loads(json.dumps(key))
         if not isinstance(found, dict):
-            raise self._refusal("its first record does not say what it is of")
+            raise self.refusal("its first record does not say what it is of")
         for name in {**here, **found}:
             if found.get(name) != here.get(name):
-                raise self._refusal(_difference(name, found.get(name), here.get(name)))
+                raise self.refusal(_difference(name, found.get(name), here.get(name)))
 
-    def _refusal(self, reason: str) -> ValueError:
+    def refusal(self, reason: str) -> ValueError:
+        """The error for a file that cannot be continued for a reason."""
         return ValueError(
             f"{self.path!r} cannot be continued as the checkpoint of this {self._format.kind}: {reason}. "
             "Give another path, or delete the file to begin anew"
@@ -234,7 +235,7 @@ class Log:
                 break
             made.append(self._unpacked(payload, make))
         if until is not None and until != (self.end, self.checksum):
-            raise self._refusal(f"its {self.end:,} bytes of records are not the {until[0]:,} bytes that were written")
+            raise self.refusal(f"its {self.end:,} bytes of records are not the {until[0]:,} bytes that were written")
         return made
 
     def keep(self, *records: Record) -> bool:
@@ -296,10 +297,10 @@ class Log:
                 self._pass(head, payload)
                 return payload
         if not self.end and not head.startswith(MARK) and any(head):
-            raise self._refusal("it was not written by scgpu")
+            raise self.refusal("it was not written by scgpu")
         # When the power goes, a file may have its length and not yet its contents: only of its last record.
         if self._goes_on():
-            raise self._refusal(f"the record at byte {self.end:,} is damaged")
+            raise self.refusal(f"the record at byte {self.end:,} is damaged")
         warnings.warn(
             CheckpointWarning(
                 f"the last record of {self.path!r} is damaged, or was not yet written when the machine went down; "

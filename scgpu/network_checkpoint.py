@@ -139,6 +139,9 @@ class RunCheckpoint:
         """Find out where the run is; write the first checkpoint where there is none."""
         network, log = self._network, self._log
         if log.empty:
+            # This is done before anything is written, so only damage leaves both.
+            if Path(log.path).stat().st_size and Path(self._state_path).exists():
+                raise log.refusal("its beginning is damaged")
             Path(self._state_path).unlink(missing_ok=True)  # of a log that was deleted
         header, arrays = network_file.contents(network)
         parts = {

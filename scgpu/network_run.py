@@ -272,12 +272,11 @@ class Run:
             while len(self._on_the_way) > PENDING:
                 self._land()
             bar.update(self.done)
+            if time.perf_counter() - begin < SEGMENT_SECONDS / 2:
+                blocks = min(2 * blocks, self._most_blocks)
             if keeper is not None and keeper.due():
                 self._land_all()
                 keeper.keep(self)
-                continue
-            if time.perf_counter() - begin < SEGMENT_SECONDS / 2:
-                blocks = min(2 * blocks, self._most_blocks)
 
     def _start(self, steps: int) -> None:
         step = self.first_step + self.done
