@@ -242,9 +242,9 @@ class SpikingNetwork:
         self._require_whole()
         self._require_records(asked, n_steps)
         seconds = arguments.seconds("checkpoint_every", checkpoint_every)
+        for population in asked:
+            self._backend.write(self._cells[population].counts, np.zeros(population.count, "<u4"))
         with nullcontext() if checkpoint is None else self._checkpoint(checkpoint, seconds, asked, n_steps) as keeper:
-            for population in asked:
-                self._backend.write(self._cells[population].counts, np.zeros(population.count, "<u4"))
             run = Run(self._segments, asked, self.step if keeper is None else keeper.first_step, n_steps)
             if keeper is not None:
                 keeper.restore(run)

@@ -3,8 +3,9 @@
 Usage: python tests/checkpoint_work.py work NAME DEVICE SIZE PATH RESULT
        python tests/checkpoint_work.py faults NAME MODE FOLDER
 
-The first does some work, says "begun" before, and saves what comes of it. The second does it again and again and
-dies at every write, synchronisation, truncation and renaming in turn, each time in a fork; then goes on and compares.
+The first does some work, says "begun" before and how far it is, and saves what comes of it. The second does it
+again and again and dies at every write, synchronisation, truncation and renaming in turn, each time in a fork; then
+goes on and compares.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from numpy.typing import NDArray
 from test_spiking_network import everything
 
 import scgpu
+from scgpu import network_checkpoint
+from scgpu.checkpoint import MARK, read_state
+from scgpu.network_checkpoint import Stand
 
 Tell = Callable[[int, int], None]
 Result = list[NDArray[Any]]
@@ -36,7 +40,7 @@ def run(device: scgpu.Device, size: int, path: Path | None, tell: Tell | bool = 
     network = scgpu.SpikingNetwork(*everything(device, (3, 20, 15)))
     network.run(37, progress=False)
     recording = network.run(
-        size, {"first": "both", "second": "spikes"}, checkpoint=path, checkpoint_every=0, progress=tell
+        size, {"first": "both", "second": "counts"}, checkpoint=path, checkpoint_every=0, progress=tell
     )
     states = [state for one in network.populations for state in one.get_state().values()]
     records = [
@@ -150,23 +154,41 @@ class Machine:
                 Path(path).write_bytes(content)
 
 
-def die_at(point: int, mode: str, work: Callable[[], Result]) -> None:
-    """Do work in this process, which is killed at one call of the system, within it where it is a write."""
-    machine = Machine()
+def kept(name: str, path: Path) -> int:
+    """How far a checkpoint is."""
+    if name == "run":
+        state = Path(f"{path}.state")
+        return read_state(str(state), network_checkpoint.FORMAT, Stand.read).done if state.exists() else 0
+    records = path.read_bytes().count(MARK) if path.exists() else 0
+    return max(records - 1, 0) * {"batches": 10, "sweep": 1}[name]
 
-    def before(number: int, name: str, arguments: tuple[Any, ...]) -> None:
-        if number == point and name == "write":
+
+def die_at(point: int, mode: str, name: str, device: scgpu.Device, path: Path, far: Path) -> None:
+    """Do work in this process, which is killed at one call of the system, within it where it is a write.
+
+    A file says how far the checkpoint must be then.
+    """
+    machine = Machine()
+    told = [0, 0]
+
+    def tell(done: int, total: int) -> None:
+        # A run tells how far it is before its checkpoint, the others after it.
+        told[:] = told[1], done
+
+    def before(number: int, call: str, arguments: tuple[Any, ...]) -> None:
+        if number == point and call == "write":
             part = arguments[1][: len(arguments[1]) // 2]
-            machine.note(name, arguments)
+            machine.note(call, arguments)
             os.pwrite(arguments[0], part, os.lseek(arguments[0], 0, os.SEEK_CUR))
         if number == point:
             if mode != "kill":
                 machine.power_off(mode)
+            far.write_text(str(told[0] if name == "run" else told[1]))
             os.kill(os.getpid(), signal.SIGKILL)
-        machine.note(name, arguments)
+        machine.note(call, arguments)
 
     with watched(before):
-        work()
+        WORKS[name](device, SIZES[name], path, tell)
 
 
 def in_a_fork(task: Callable[[], None]) -> int:
@@ -186,27 +208,28 @@ def in_a_fork(task: Callable[[], None]) -> int:
 
 def faults(name: str, mode: str, folder: Path) -> int:
     """Die at every point, go on, compare; how many there were."""
-    device, size, path = scgpu.device("cpu"), SIZES[name], folder / "checkpoint"
-    expected = folder / "expected"
+    device, size, path = scgpu.device("cpu"), SIZES[name], folder / "work" / "checkpoint"
+    expected, far = folder / "expected", folder / "far"
+    path.parent.mkdir()
+    names = {"checkpoint", "checkpoint.state"} if name == "run" else {"checkpoint"}
 
     def goes_on() -> None:
+        assert kept(name, path) >= int(far.read_text()), f"work was lost by {mode} at {point}"
         assert equal(WORKS[name](device, size, path), load(expected)), f"other bits after {mode} at {point}"
         assert equal(WORKS[name](device, size, path), load(expected)), f"other bits of what is over, {mode} at {point}"
 
     assert in_a_fork(lambda: save(expected, WORKS[name](device, size, None))) == 0
     point = 0
     while True:
-        status = in_a_fork(partial(die_at, point, mode, lambda: WORKS[name](device, size, path)))
-        if os.WIFSIGNALED(status):
-            assert os.WTERMSIG(status) == signal.SIGKILL
-            assert in_a_fork(goes_on) == 0, (mode, point)
-        left = {one.name for one in folder.iterdir()} - {"expected"}
-        assert left == {"checkpoint"} | ({"checkpoint.state"} if name == "run" else set()), left
-        for one in left:
-            (folder / one).unlink()
+        status = in_a_fork(partial(die_at, point, mode, name, device, path, far))
         if not os.WIFSIGNALED(status):
             assert status == 0
             return point
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert in_a_fork(goes_on) == 0, (mode, point)
+        assert {one.name for one in path.parent.iterdir()} == names  # nothing piles up
+        for one in names:
+            (path.parent / one).unlink()
         point += 1
 
 
@@ -219,7 +242,7 @@ def main(kind: str, *words: str) -> None:
     name, device, size, path, result = words
     chosen = scgpu.device(device)
     print("begun", flush=True)
-    save(Path(result), WORKS[name](chosen, int(size), Path(path)))
+    save(Path(result), WORKS[name](chosen, int(size), Path(path), lambda done, total: print(done, flush=True)))
 
 
 if __name__ == "__main__":

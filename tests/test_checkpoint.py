@@ -91,8 +91,11 @@ def killed_until_done(name: str, device: scgpu.Device, folder: Path, number: int
             assert process.stdout is not None and process.stderr is not None
             assert process.stdout.readline() == "begun\n", process.stderr.read()
             if kills < number:
-                time.sleep(choose.uniform(0, 0.6))
+                for _ in range(choose.randrange(4)):
+                    process.stdout.readline()
+                time.sleep(choose.uniform(0, 0.01))
                 process.kill()
+            process.stdout.read()
             errors = process.stderr.read()
             process.wait()
         if process.returncode == 0:
@@ -103,7 +106,7 @@ def killed_until_done(name: str, device: scgpu.Device, folder: Path, number: int
 
 @pytest.mark.parametrize("name", WORKS)
 def test_sigkill_at_random_moments(name: str, folder: Path) -> None:
-    assert killed_until_done(name, CPU, folder, 5, seed=1) > 1
+    assert killed_until_done(name, CPU, folder, 6, seed=1) > 1
     assert equal(load(folder / "result"), WORKS[name](CPU, LONG[name], None))
 
 
@@ -367,6 +370,41 @@ def test_a_checkpoint_of_another_version_is_refused(folder: Path, monkeypatch: p
     monkeypatch.undo()
     with pytest.raises(ValueError, match="it is of version 2, and this scgpu reads version 1"):
         WORKS["batches"](CPU, SIZES["batches"], folder / "later")
+
+
+def test_other_batches_are_refused(folder: Path) -> None:
+    path = folder / "checkpoint"
+    layer = scgpu.DenseLayer(4, 3, 64, device=CPU)
+    x = np.random.default_rng(0).random((9, 4))
+    layer.counts_in_batches(x, 1, 2, batch_size=2, checkpoint=path)
+    whole = path.read_bytes()
+    other = np.where(np.arange(9)[:, None] == 5, 0.5, x)
+    for found, rows, seed, first, reason in (
+        (layer, other, 1, 2, r"x\[4:6\] are others now than those that it has counts of"),
+        (layer, x[:5], 1, 2, "it has counts of 6 rows, and x has 5"),
+        (layer, x, 2, 2, "its seed is 1, and now it is 2"),
+        (layer, x, 1, 3, "its first_sample is 2, and now it is 3"),
+        (scgpu.DenseLayer(4, 3, 65, device=CPU), x, 1, 2, "its layers differ from those of now"),
+        (scgpu.DenseLayer(4, 3, 64, weights=layer.weights / 2, device=CPU), x, 1, 2, "its layers differ"),
+        (scgpu.DenseLayer(4, 3, 64, weights=layer.weights, sng="sobol", device=CPU), x, 1, 2, "its layers differ"),
+        (scgpu.Network([layer, scgpu.DenseLayer(3, 3, 64, device=CPU)]), x, 1, 2, "its layers differ"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            found.counts_in_batches(rows, seed, first, checkpoint=path)
+        assert path.read_bytes() == whole
+    more = np.concatenate([x, x])
+    assert np.array_equal(layer.counts_in_batches(more, 1, 2, checkpoint=path), layer.counts(more, 1, 2))
+
+
+def test_another_sweep_is_refused(folder: Path) -> None:
+    scgpu.sweep(abs_of, [{"x": 1}], checkpoint=folder / "checkpoint")
+    with pytest.raises(ValueError, match="its function is 'abs_of', and now it is 'negative_of'"):
+        scgpu.sweep(negative_of, [{"x": 1}], checkpoint=folder / "checkpoint")
+
+
+def negative_of(x: int) -> int:
+    """Another function to sweep."""
+    return -x
 
 
 def small(**changes: Any) -> scgpu.SpikingNetwork:
