@@ -179,8 +179,8 @@ def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: NDArr
         raise TypeError(f"out must be an ndarray of {dtype.name}; got {found}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}; got {out.shape}")
-    if not (out.flags.c_contiguous and out.flags.writeable):
-        raise ValueError("out must be C-contiguous and writeable; leave it away to get a new array")
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise ValueError("out must be C-contiguous, aligned and writeable; leave it away to get a new array")
     if np.may_share_memory(out, source):
         raise ValueError("out shares memory with what it is made from; leave it away to get a new array")
 
