@@ -169,8 +169,8 @@ class StateMachine:
             raise TypeError(f"states must be an ndarray of uint32; got {found}")
         if states.shape != shape:
             raise ValueError(f"states must have the shape of the inputs, {shape}; got {states.shape}")
-        if not (states.flags.c_contiguous and states.flags.aligned and states.flags.writeable):
-            raise ValueError("states must be C-contiguous, aligned and writeable: it receives the states after the last bit")
+        if not (states.flags.c_contiguous and states.flags.writeable):
+            raise ValueError("states must be C-contiguous and writeable: it receives the states after the last bit")
         return _tabulated("states", states, self.n_states - 1).astype(np.uint32).reshape(-1)
 
 

@@ -18,6 +18,7 @@ TARGET = ROOT / "cpu_ref" / "abi.zig"
 REMEDY = "run: python tools/gen_abi.py"
 
 ZIG_SCALARS = {"u8": "u8", "i16": "i16", "i32": "i32", "u32": "u32", "u64": "u64"}
+STATUSES = ("ok", "short_buffer", "unusable_tier", "bad_parameters", "bad_address")  # as in scgpu/_cpu.py
 
 
 def load_table() -> ModuleType:
@@ -71,7 +72,7 @@ def render() -> str:
         "/// Compared with scgpu._abi.digest() when the library is loaded.",
         f"pub const digest: u32 = 0x{abi.digest():08x};",
         "",
-        "pub const Status = enum(u32) { ok = 0, short_buffer = 1, unusable_tier = 2, bad_parameters = 3, bad_address = 4 };",
+        f"pub const Status = enum(u32) {{ {', '.join(f'{name} = {k}' for k, name in enumerate(STATUSES))} }};",
         "",
         *PLACED.splitlines(),
         "",
