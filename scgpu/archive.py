@@ -8,12 +8,12 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scgpu import arguments
 from scgpu.atomic import replacing
 from scgpu.backend import require_host_memory
 from scgpu.errors import TooLargeError
@@ -57,7 +57,7 @@ def save(
     text = json.dumps({"format": file_format.name, "version": file_format.version, **header})
     # Bytes, not a string: NumPy writes strings in 4 bytes a character.
     octets = np.frombuffer(text.encode(), np.uint8)
-    with replacing(path) as file:
+    with replacing(arguments.path("path", path)) as file:
         np.savez(file, allow_pickle=False, **{HEADER: octets, **arrays})
 
 
@@ -73,15 +73,15 @@ def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Arch
     TooLargeError
         What is in it does not fit the memory of the machine.
     """
-    where = os.fspath(path)
-    with Path(path).open("rb") as file:
+    where = arguments.path("path", path)
+    with where.open("rb") as file:
         try:
             with _opened(file, file_format) as contents:
                 return make(Archive(contents, file_format))
         except TooLargeError:
             raise
         except DAMAGES as error:
-            raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {error}") from error
+            raise ValueError(f"{str(where)!r} cannot be loaded as a {file_format.kind}: {error}") from error
 
 
 def _opened(file: BinaryIO, file_format: Format) -> zipfile.ZipFile:

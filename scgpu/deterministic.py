@@ -128,7 +128,8 @@ def exact_operands(
     ([12, 4], 64)
     """
     polarity = arguments.polarity_of(polarity)
-    if not len(operands):
+    operands = arguments.listed("operands", operands, "arrays")
+    if not operands:
         raise ValueError("operands must hold one array or more; got none")
     periods = unary_periods(len(operands), resolution, method)
     length = math.prod(periods)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scgpu import arguments
 from scgpu.activation import Activation
 from scgpu.backend import Device
 from scgpu.dense import DenseLayer
@@ -46,7 +47,7 @@ class Network:
         layers: Sequence[DenseLayer],
         activation: str | Activation | Sequence[str | Activation] = "clip",
     ) -> None:
-        given = list(layers)
+        given = arguments.listed("layers", layers, "DenseLayer")
         if not given:
             raise ValueError("layers must hold at least one DenseLayer; got none")
         for index, layer in enumerate(given):
@@ -70,7 +71,8 @@ class Network:
                     f"layers[{index}] must be on one device with the other layers, {device}; got {layer.device}"
                 )
         places = len(given) - 1
-        chosen = [activation] * places if isinstance(activation, (str, Activation)) else list(activation)
+        one = isinstance(activation, (str, Activation))
+        chosen = [activation] * places if one else arguments.listed("activation", activation, "names")
         if len(chosen) != places:
             raise ValueError(f"activation must be one, or one for each of the {places} places; got {len(chosen)}")
         self.activations: list[Activation] = []

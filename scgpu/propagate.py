@@ -18,7 +18,7 @@ LONGEST_DELAY = 1 << 16
 
 
 def _index_array(name: str, value: Any) -> NDArray[np.int64]:
-    array = np.asarray(value)
+    array = arguments.array_of(name, value)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be a 1-D array of integers; got {array.dtype} of shape {array.shape}")
     return array.astype(np.int64)

@@ -305,7 +305,7 @@ class Sobol(Sng):
 
     def __post_init__(self) -> None:
         if not isinstance(self.shift, bool):
-            raise TypeError(f"shift must be True or False; got {self.shift!r}")
+            raise TypeError(f"shift must be True or False; got {arguments.shown(self.shift)}")
         _sharing_of(self.sharing)
 
     @property
@@ -431,7 +431,7 @@ class NumberTable(Sng):
 
     def __init__(self, numbers: ArrayLike, *, sharing: Sharing = "tensor") -> None:
         _sharing_of(sharing)
-        array = np.asarray(numbers)
+        array = arguments.array_of("numbers", numbers)
         if array.ndim not in (1, 2) or not array.size or array.shape[-1] > LONGEST_PERIOD:
             raise ValueError(f"numbers must have shape (n,) or (sequences, n), n from 1 to 2**24; got {array.shape}")
         self._rows: Numbers = arguments.words32("numbers", array, array.shape[-1]).reshape(-1, array.shape[-1]).copy()
@@ -467,7 +467,8 @@ def sng_of(value: Any) -> Sng | None:
         return value
     if isinstance(value, str) and value in NAMED:
         return NAMED[value]
-    raise ValueError(f"sng must be one of {', '.join(map(repr, NAMED))} or a generator of scgpu.sng; got {value!r}")
+    known = ", ".join(map(repr, NAMED))
+    raise ValueError(f"sng must be one of {known} or a generator of scgpu.sng; got {arguments.shown(value)}")
 
 
 class Source(NamedTuple):

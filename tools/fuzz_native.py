@@ -108,8 +108,8 @@ def _make(op: _abi.Op, rng: Rng) -> tuple[dict[str, int], list[Memory]]:
         if len(changed) == 0 and size <= given.size:
             content = given[:size].copy()
         else:
-            content = np.zeros(size, dtype) if buffer.name in INDICES else rng.bytes(size * dtype.itemsize)
-            content = np.frombuffer(content, dtype) if isinstance(content, bytes) else content
+            octets = size * dtype.itemsize
+            content = np.frombuffer(bytes(octets) if buffer.name in INDICES else rng.bytes(octets), dtype)
         memories.append(_memory(rng, content, dtype, size))
     return params, memories
 
