@@ -189,17 +189,18 @@ class Lfsr(Sng):
     sharing: Sharing = "tensor"
 
     def __post_init__(self) -> None:
+        # Generators are compared, and hashed, by their fields: Python's own integers.
         width = arguments.integer("width", self.width, 3, 32)
+        object.__setattr__(self, "width", width)
         arguments.choice("form", self.form, ("fibonacci", "galois"))
         if self.start is not None:
-            arguments.integer("start", self.start, 1, 2**width - 1)
+            object.__setattr__(self, "start", arguments.integer("start", self.start, 1, 2**width - 1))
         _sharing_of(self.sharing)
         if self.taps is None:
             return
         if not isinstance(self.taps, tuple):
             raise TypeError(f"taps must be a tuple of integers; got {type(self.taps).__name__}")
-        for tap in self.taps:
-            arguments.integer("taps", tap, 1, width)
+        object.__setattr__(self, "taps", tuple(arguments.integer("taps", tap, 1, width) for tap in self.taps))
         if len(set(self.taps)) < len(self.taps) or width not in self.taps or not _is_maximal(width, self.taps):
             raise ValueError(
                 f"taps must be those of a maximal register of width {width}, such as {TAPS[width]}; got {self.taps}"
@@ -365,7 +366,7 @@ class VanDerCorput(Sng):
     sharing = "tensor"
 
     def __post_init__(self) -> None:
-        arguments.integer("base", self.base, 2, LARGEST_BASE)
+        object.__setattr__(self, "base", arguments.integer("base", self.base, 2, LARGEST_BASE))
 
     def numbers(self, sequence: int, length: int, seed: int) -> Numbers:
         """Mirrored numbers."""

@@ -664,10 +664,10 @@ def _linear_gain(rng: Rng, device: str) -> Call:
 
 
 def _decorrelate(rng: Rng, device: str) -> Call:
-    def apply(x: Any, selects: Any) -> Any:
-        return scgpu.decorrelate(x, *selects)
+    def apply(x: Any, first: Any, second: Any) -> Any:
+        return scgpu.decorrelate(x, first, second)
 
-    return apply, {"x": bits(rng, device, 3), "selects": [bits(rng, device, 3) for _ in range(2)]}
+    return apply, {"x": bits(rng, device, 3), "first": bits(rng, device, 3), "second": bits(rng, device, 3)}
 
 
 def _conditional(function: Callable[..., Any]) -> Target:
@@ -861,7 +861,7 @@ TARGETS: dict[str, Target] = {
     "conditional_counts": _conditional(scgpu.conditional_counts),
     "conditional_layer": _conditional(scgpu.conditional_layer),
     "conditional_product": Target(_product),
-    "decorrelate": Target(_decorrelate),
+    "decorrelate": Target(_decorrelate, names=("selects",)),
     "desynchronise": two(scgpu.desynchronise, "a", "b", depth=2),
     "device": _choose(scgpu.device, "selector"),
     "devices": call(lambda: len(scgpu.devices()), devices=False),

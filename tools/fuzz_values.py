@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,7 +265,8 @@ def _disguised(draw: st.DrawFn, right: NDArray[Any]) -> Hostile:
     elif kind == 5:
         how = draw(st.sampled_from(("shorter", "longer", "one more axis", "flat", "empty")))
         array, label = _reshaped(right, how), how
-    form = draw(st.sampled_from(list(DISGUISES)))
+    forms = [form for form in DISGUISES if number or form != "broadcast"]  # which would hide a number
+    form = draw(st.sampled_from(forms))
     if array.dtype.kind not in "biuf":  # what NumPy makes of numbers that are too large
         return Hostile(label, lambda: array.copy(), number=number)
     return Hostile(f"{label}, {form}", lambda: DISGUISES[form](array.copy()), number=number)
@@ -295,19 +297,29 @@ def _arbitrary() -> st.SearchStrategy[Hostile]:
     return arrays.map(hostile)
 
 
-def hostile(right: Any, limit: int = SMALL) -> st.SearchStrategy[Hostile]:
-    """What may stand in the place of a right value; no integer between ``limit`` and `HUGE`."""
+@cache
+def _anything(limit: int) -> st.SearchStrategy[Hostile]:
+    """Values that have nothing to do with the right one."""
 
     def allowed(one: Hostile) -> bool:
         value = one.make()
         return not (isinstance(value, (int, float, np.number, Indexed)) and limit < _number(value) < HUGE)
 
-    numbers = [one for one in NUMBERS if allowed(one)]
-    choices = [st.sampled_from(numbers), st.sampled_from(OTHERS), st.just(NONE), _arbitrary()]
-    if isinstance(right, (np.ndarray, list)) and np.asarray(right).dtype.kind in "biuf":
-        array = np.asarray(right)
-        choices += [_disguised(array)] * 3
-    return st.one_of(choices)
+    known = [NONE, *OTHERS, *(one for one in NUMBERS if allowed(one))]
+    return st.one_of(st.sampled_from(known), st.sampled_from(known), _arbitrary())
+
+
+def _near(number: int) -> Hostile:
+    return Hostile(repr(number), lambda: number)
+
+
+def hostile(right: Any, limit: int = SMALL) -> st.SearchStrategy[Hostile]:
+    """What may stand in the place of a right value; no integer between ``limit`` and `HUGE`."""
+    if isinstance(right, (np.ndarray, list)) and (array := np.asarray(right)).dtype.kind in "biuf":
+        return st.one_of(_anything(limit), _disguised(array), _disguised(array))
+    if type(right) is int and limit > 0:
+        return st.one_of(_anything(limit), st.integers(-3, limit).map(_near))
+    return _anything(limit)
 
 
 def _number(value: Any) -> float:
