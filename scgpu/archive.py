@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -80,6 +81,11 @@ def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Arch
                 return make(Archive(contents, file_format))
         except TooLargeError:
             raise
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # zipfile went to where a damaged directory of the file told it to go
+            raise ValueError(f"{str(where)!r} cannot be loaded as a {file_format.kind}: it is damaged") from error
         except DAMAGES as error:
             raise ValueError(f"{str(where)!r} cannot be loaded as a {file_format.kind}: {error}") from error
 
@@ -126,9 +132,13 @@ class Archive:
         except KeyError:
             raise ValueError(f"the array {name} is missing") from None
         with self._contents.open(info) as member:
-            if np.lib.format.read_magic(member) != (1, 0):
+            try:
+                version = np.lib.format.read_magic(member)
+                found, turned, kind = np.lib.format.read_array_header_1_0(member)
+            except Exception as error:  # NumPy's parser raises anything at a header that was made up
+                raise ValueError(f"the array {name} has a header that cannot be read ({error})") from error
+            if version != (1, 0) or turned:
                 raise ValueError(f"the array {name} has a header that {self._format.writer} does not write")
-            found, _, kind = np.lib.format.read_array_header_1_0(member)
             if kind != dtype or found != (found if shape is None else shape):
                 wanted = "any shape" if shape is None else f"shape {shape}"
                 raise ValueError(f"{name} must be {dtype} of {wanted}; it is {kind} of shape {found}")

@@ -136,7 +136,7 @@ def exact_operands(
     streams = []
     for operand, (values, period) in enumerate(zip(operands, periods, strict=True)):
         floats = arguments.values(f"operands[{operand}]", values, polarity)
-        if floats.ndim > 2:
+        if floats.ndim not in (1, 2):
             raise ValueError(f"operands[{operand}] must have shape (n,) or (batch, n); got {floats.shape}")
         p = (floats + 1.0) / 2.0 if polarity == "bipolar" else floats
         rank = np.floor(p * period + 0.5)

@@ -843,7 +843,7 @@ TARGETS: dict[str, Target] = {
         length=lambda rng: LENGTH,
     ),
     "SpikingNetwork": Target(_spiking),
-    "SpikingNetwork.run": Target(_run),
+    "SpikingNetwork.run": Target(_run, names=("int()",)),
     "SpikingNetwork.save": Target(_file(_save), errors=(OSError,)),
     "SpikingNetwork.load": Target(_file(_load), errors=(OSError,)),
     "SpikingNetwork.reset": call(lambda device: network(np.random.default_rng(1), device).reset()),

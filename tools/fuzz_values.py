@@ -284,8 +284,8 @@ def _reshaped(array: NDArray[Any], how: str) -> NDArray[Any]:
     return array[:-1] if how == "shorter" else np.concatenate([array, array[-1:]])
 
 
-def _arbitrary() -> st.SearchStrategy[Hostile]:
-    """Arrays of any type and shape, unlike the right ones."""
+def _arbitrary(limit: int) -> st.SearchStrategy[Hostile]:
+    """Arrays of any type and shape, unlike the right ones; a single number is none that would be a large size."""
     shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
     types = st.sampled_from([np.dtype(name) for name in (*DTYPES, "<c16", "U2", "S2", "M8[s]")])
     arrays = types.flatmap(lambda dtype: hnp.arrays(dtype, shapes))
@@ -294,7 +294,10 @@ def _arbitrary() -> st.SearchStrategy[Hostile]:
         odd = array.dtype.kind not in "biuf" or bool(array.dtype.kind == "f" and not np.isfinite(array).all())
         return Hostile(f"{array.dtype} of shape {array.shape}", array.copy, number=not odd)
 
-    return arrays.map(hostile)
+    def small(array: NDArray[Any]) -> bool:
+        return array.ndim > 0 or array.dtype.kind not in "iu" or not limit < int(array) < HUGE
+
+    return arrays.filter(small).map(hostile)
 
 
 @cache
@@ -306,7 +309,7 @@ def _anything(limit: int) -> st.SearchStrategy[Hostile]:
         return not (isinstance(value, (int, float, np.number, Indexed)) and limit < _number(value) < HUGE)
 
     known = [NONE, *OTHERS, *(one for one in NUMBERS if allowed(one))]
-    return st.one_of(st.sampled_from(known), st.sampled_from(known), _arbitrary())
+    return st.one_of(st.sampled_from(known), st.sampled_from(known), _arbitrary(limit))
 
 
 def _near(number: int) -> Hostile:
