@@ -339,7 +339,5 @@ class HostBackend(ABC):
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """Use the array itself, flattened."""
-        flags = array.flags
-        if array.ndim == 1 and flags.c_contiguous and flags.aligned:
-            return array
-        return np.require(array, requirements=("C", "A")).reshape(-1)
+        flat = array if array.ndim == 1 and array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
+        return flat if flat.flags.aligned else flat.copy()

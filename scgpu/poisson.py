@@ -88,7 +88,8 @@ class PoissonInput:
     def __post_init__(self) -> None:
         count = getattr(self.target, "count", None)
         if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"target must be a Population; got {type(self.target).__name__}")
+            found = f"{arguments.shown(self.target)} of type {type(self.target).__name__}"
+            raise TypeError(f"target must be a Population; got {found}")
         mean = arguments.real("mean", self.mean)
         if not LEAST_MEAN <= mean <= LARGEST_MEAN:  # a NaN is in no range
             raise ValueError(
