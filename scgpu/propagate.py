@@ -129,12 +129,10 @@ class Projection:
     def _synapses(self, weights: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[np.int16]]:
         """Rows and targets, None where every source meets every target, and the weights in their order."""
         shape = self.source.count, self.target.count
-        parts = (
-            weights
-            if isinstance(weights, tuple)
-            else tuple(getattr(weights, name, None) for name in ("indptr", "indices", "data"))
-        )
-        if isinstance(weights, np.ndarray) or any(part is None for part in parts):
+        dense = isinstance(weights, np.ndarray)  # some arrays refuse to be asked for their data
+        names = () if dense else ("indptr", "indices", "data")
+        parts = weights if isinstance(weights, tuple) else tuple(getattr(weights, name, None) for name in names)
+        if dense or any(part is None for part in parts):
             given = arguments.integers16("weights", weights)
             if given.shape != shape:
                 raise ValueError(f"weights must have shape {shape}, (source, target); got {given.shape}")

@@ -44,8 +44,11 @@ class Target(NamedTuple):
 # Public, but not to be fuzzed by itself, and why.
 NOT_FUZZED = {
     **dict.fromkeys(
-        ("DeviceError", "DeviceLostError", "GpuError", "NativeLibraryError", "ScgpuError", "TooLargeError"),
-        "an exception",
+        (
+            *("DeviceError", "DeviceLostError", "DeviceLossWarning", "GpuError", "NativeLibraryError", "ScgpuError"),
+            "TooLargeError",
+        ),
+        "an exception, or a warning",
     ),
     "__version__": "a string",
     "Device": "fields as they are given; one that is not of this machine is refused where it is used",
@@ -899,6 +902,7 @@ TARGETS: dict[str, Target] = {
     "progressive_value": on_streams(scgpu.progressive_value, 3, lengths=lambda rng: rng.integers(1, LENGTH, 4)),
     "regenerate": on_streams(scgpu.regenerate, 3, seed=lambda rng: 5, tensor_id=lambda rng: 1),
     "relu": one(scgpu.relu, "x", depth=4),
+    "restart_device": _choose(scgpu.restart_device, "selector"),
     "rmse": on_streams(scgpu.rmse, 3, expected=lambda rng: rng.random(3)),
     "saturating_add": many(scgpu.saturating_add),
     "sc_forward": Target(_sc_forward, names=("weights", "device")),
