@@ -11,8 +11,9 @@ const native = builtin.cpu.arch == .aarch64 or
     (builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512vpopcntdq));
 const ternary = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
 
-/// Weight rows by input rows whose counts are held in registers, for many samples and for one.
-pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 1, .samples = 4 };
+/// Weight rows by input rows whose counts are held in registers, for many samples and for one. Adders
+/// hold four vectors for each.
+pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 2, .samples = 2 };
 pub const one = .{ .neurons = 4, .samples = 1 };
 
 /// `none` takes the input as it is.
@@ -181,7 +182,7 @@ test "products of rows of any length are counted" {
     for (&rows) |*row| random.random().bytes(std.mem.asBytes(row));
     for (0..200) |words| {
         inline for (.{ .bit_and, .xor, .none }) |product| {
-            inline for (.{ .{ 1, 4 }, .{ 4, 1 }, .{ 4, 4 } }) |shape| {
+            inline for (.{ .{ 2, 2 }, .{ 4, 1 }, .{ 4, 4 } }) |shape| {
                 var weights: [shape[0]][*]const u64 = undefined;
                 var inputs: [shape[1]][*]const u64 = undefined;
                 for (&weights, 0..) |*row, i| row.* = &rows[i];
