@@ -120,14 +120,22 @@ def _units(device: str | int | Device) -> Iterator[Row]:
         for polarity, published in zip(polarities, figures, strict=True):
             measured = unary_units.multiplication(unit, polarity, device)
             yield Row("units", f"multiplication, {unit}", polarity, published, measured.rms, measured.sampling)
-    for unit, published in (("counter", "0.0036"), ("register", "0.0638")):
-        bits = 5 if unit == "counter" else 4
-        ours = unary_units.rectification(unit, device)
+    for unit, bits, published in (("counter", 5, "0.0036"), ("register", 16, "0.0263"), ("register", 4, "0.0638")):
+        ours = unary_units.rectification(unit, bits, device)
         yield Row("units", f"ReLU, {unit} of {bits} bits", "bipolar", published, ours)
     for name, published in (("tanh", "0.0174"), ("exp", "0.0252")):
-        ours = unary_units.series(name, device)
-        yield Row("units", f"{name}, gates of a series", "unipolar", published, ours)
+        yield Row("units", f"{name}, series, Sobol", "unipolar", published, unary_units.series(name, device))
+    for name, generator, dead, published in (
+        ("tanh", "LFSR", 1, "0.0433"),
+        ("tanh", "system", 0, "0.0183"),
+        ("exp", "LFSR", 0, "0.0249"),
+        ("exp", "system", 0, "0.0149"),
+    ):
+        measured = unary_units.drawn_series(name, generator, dead, device)
+        case = f"{name}, series, {generator}" + (f", {dead} of 100 in state 0" if dead else "")
+        yield Row("units", case, "unipolar", published, measured.rms, measured.sampling)
     for name, function, unit, figures in (
+        ("square root", unary_units.root, "emitted", ("0.04416", "0.03315")),
         ("square root", unary_units.root, "JK", ("0.0722", "0.0873")),
         ("square root", unary_units.root, "plain", ("0.0722", "0.108")),
         ("division", unary_units.division, "CORDIV", ("0.0850", "0.0491")),
