@@ -43,7 +43,7 @@ class Measured(NamedTuple):
     sampling: float
 
 
-def _torch_numbers(dimension: int, count: int = LENGTH) -> Numbers:
+def torch_numbers(dimension: int, count: int = LENGTH) -> Numbers:
     """What torch's Sobol engine of 2020 draws: direction numbers of 2003, and not the point 0."""
     return sobol_points(sobol_directions("joe_kuo_2003.txt")[dimension], count + 1)[1:]
 
@@ -61,7 +61,7 @@ def _streams(levels: NDArray[np.int64], dimension: int, polarity: Polarity, devi
         LENGTH,
         resolution=8,
         polarity=polarity,
-        sng=NumberTable(_torch_numbers(dimension)),
+        sng=NumberTable(torch_numbers(dimension)),
         device=device,
     )
 
@@ -277,7 +277,7 @@ def drawn_series(function: str, generator: str, dead: int = 0, device: str | int
 
 def _ticks(dimension: int, bits: int) -> NDArray[np.int64]:
     """Numbers of few bits for the times 0 .. 2**bits - 1, after which they begin again."""
-    return (_torch_numbers(dimension, 1 << bits) >> np.uint32(32 - bits)).astype(np.int64)
+    return (torch_numbers(dimension, 1 << bits) >> np.uint32(32 - bits)).astype(np.int64)
 
 
 @cache
