@@ -195,8 +195,8 @@ def _entry(row: Row) -> dict[str, Any]:
 
 
 def _print(rows: list[Row]) -> None:
-    width = max(len(row.case) for row in rows)
     for table in dict.fromkeys(row.table for row in rows):
+        width = max(len(row.case) for row in rows if row.table == table)
         print(f"{TITLES[table]}\n")
         print(f"  {'':<{width}}  {'':<13}  {'published':>9}  {'ours':>9}  {'difference':>10}  {'sampling':>8}")
         for row in (row for row in rows if row.table == table):
