@@ -138,7 +138,7 @@ def test_sampling_error_is_that_of_random_operands() -> None:
     assert np.std(found) == pytest.approx(measured.sampling, rel=0.15)
 
 
-def test_units_are_as_published() -> None:
+def test_units_are_as_published(capsys: pytest.CaptureFixture[str]) -> None:
     made = list(tables._units("cpu"))
     rows = [row for row in made if not row.sampling]
     assert (len(made), len(rows)) == (23, 15)
@@ -146,6 +146,9 @@ def test_units_are_as_published() -> None:
         assert row.verdict == "all digits", row
     for row in made:
         assert row.verdict != "DIFFERS" and row.sampling < 0.06 * row.ours, row
+    tables._print(made)
+    page = (Path(__file__).parent.parent / "docs" / "tables.md").read_text()
+    assert all(line in page for line in capsys.readouterr().out.splitlines())
 
 
 def test_register_without_old_ones_is_the_register() -> None:

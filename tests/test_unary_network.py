@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,22 @@ def test_model_is_one_of_8_bits() -> None:
     assert model.scores(x)[0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_page_has_the_accuracies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_writes_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    spec = importlib.util.spec_from_file_location("train_unary_digits", ROOT / "examples" / "train_unary_digits.py")
+    assert spec is not None and spec.loader is not None
+    training = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(training)
+    monkeypatch.setattr(training, "EPOCHS", 4)
+    training.main(["--output", str(tmp_path / "model.npz")])
+    model = unary_network.load_unary_model(tmp_path / "model.npz")
+    assert [layer.shape for layer in model.layers] == [(64, 65), (64, 65), (10, 65)]
+    digits = model.digits()
+    assert digits.test_inputs.min() == 0 and digits.test_inputs.max() == 1
+    assert np.mean(model.scores(digits.test_inputs).argmax(axis=1) == digits.test_labels) > 0.6
+
+
+def test_page_has_the_accuracies(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     page = (ROOT / "docs" / "tables.md").read_text()
     rows = list(tables._network("cpu"))
