@@ -32,10 +32,20 @@ from scgpu.correlation import pearson, pearson_matrix, scc, scc_matrix
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.deterministic import exact_operands
-from scgpu.devices import device, devices, problems
+from scgpu.devices import device, devices, problems, restart_device
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
-from scgpu.errors import DeviceError, DeviceLostError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.errors import (
+    CheckpointWarning,
+    DeviceError,
+    DeviceLossWarning,
+    DeviceLostError,
+    GpuError,
+    NativeLibraryError,
+    ScgpuError,
+    SweepError,
+    TooLargeError,
+)
 from scgpu.faults import drop_cycles, flip_bits, stuck_at
 from scgpu.fsm import (
     StateMachine,
@@ -66,9 +76,11 @@ from scgpu.propagate import Projection
 from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
 from scgpu.recording import PopulationRecord, Recording
 from scgpu.reference import available_backends, get_backend, sc_forward
+from scgpu.reference_layers import GpuDenseLayer, VectorizedSCLayer
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
+from scgpu.sweep import sweep
 from scgpu.synapse import StdpSynapse
 from scgpu.thermometer import thermometer
 from scgpu.threads import num_threads, set_num_threads
@@ -79,13 +91,16 @@ __all__ = [
     "BernoulliSource",
     "Bitstream",
     "BitstreamEncoder",
+    "CheckpointWarning",
     "ConstantCurrent",
     "CurrentArray",
     "DenseLayer",
     "Device",
     "DeviceError",
+    "DeviceLossWarning",
     "DeviceLostError",
     "FixedPointLif",
+    "GpuDenseLayer",
     "GpuError",
     "Lfsr16",
     "LifParameters",
@@ -105,7 +120,9 @@ __all__ = [
     "SpikingNetwork",
     "StateMachine",
     "StdpSynapse",
+    "SweepError",
     "TooLargeError",
+    "VectorizedSCLayer",
     "__version__",
     "absolute_difference",
     "approximate_parallel_count",
@@ -151,6 +168,7 @@ __all__ = [
     "progressive_value",
     "regenerate",
     "relu",
+    "restart_device",
     "rmse",
     "saturating_add",
     "sc_forward",
@@ -165,6 +183,7 @@ __all__ = [
     "stable_length",
     "stanh",
     "stuck_at",
+    "sweep",
     "synchronise",
     "t_flip_flop",
     "thermometer",
