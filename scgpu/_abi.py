@@ -298,6 +298,8 @@ _COUNTS = "count_offset + (sample_count - 1) * count_stride + neuron_count"
 # Below these many streams or counts the lanes of a GPU share one, or most of them would idle.
 FEW_STREAMS = 1 << 12
 FEW_COUNTS = 1 << 14
+# Up to this many words of a stream are counted by one invocation; 64 of them would mostly add up zeros.
+SHORT_SEGMENT = 16
 # Above this length more invocations share a stream: none makes more than 65,535 loop trips.
 LONG_STREAM = 1 << 17
 
@@ -519,8 +521,11 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "in", _STREAMS),
                 Buffer("counts", "u32", "out", "stream_count * segment_count"),
             ),
-            work_items="stream_count * segment_count",
+            work_items="-(-stream_count * segment_count * lanes // wg_size)",
             work_item="workgroup",
+            variants=({"wg_size": 64, "lanes": 64}, {"wg_size": 64, "lanes": 1}),
+            choose=lambda params, adapter: int(params["segment_words"] <= SHORT_SEGMENT),
+            legal=lambda params, variant: params["segment_words"] <= MAX_TRIPS * variant["lanes"],
             stream_bits=f"64 * {_STREAMS}",
         ),
         Op(
