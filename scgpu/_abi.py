@@ -382,7 +382,12 @@ OPS: dict[str, Op] = {
                 Buffer("sequences", "u32", "in", "sequence_count * period"),
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
             ),
-            work_items="-(-sample_count * stream_count // 4) * word_count",
+            work_items="-(-sample_count * stream_count // (4 * fours)) * word_count",
+            # Loads are dear where a processor plays the GPU, and eight rows share them.
+            variants=({"wg_size": 64, "fours": 1}, {"wg_size": 64, "fours": 2}),
+            choose=lambda params, adapter: int(
+                adapter.software and params["sample_count"] * params["stream_count"] > 4
+            ),
             specialised={"own_places": "place_stride"},
             stream_bits="64 * sample_count * stream_count * word_count",
         ),
