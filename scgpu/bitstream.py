@@ -226,9 +226,10 @@ class Bitstream:
 
     def to(self, device: str | int | Device) -> Bitstream:
         """The same bitstreams on another device (itself when it is there already)."""
-        if device is self._backend.device:
-            return self
-        backend = backend_for(device)
+        return self._on(backend_for(device))
+
+    def _on(self, backend: Backend) -> Bitstream:
+        """The same bitstreams where ``backend`` runs."""
         if backend is self._backend:
             return self
         # The host backends hand out their own memory; bitstreams are immutable, so it may be shared.
@@ -255,7 +256,7 @@ class Bitstream:
             left, right = getattr(self, name), getattr(other, name)
             if left != right:
                 raise ValueError(f"a {sign} b needs bitstreams of equal {name}; a has {left!r}, b has {right!r}")
-        return self._by_parts(operation, other.to(self.device))
+        return self._by_parts(operation, other._on(self._backend))
 
     def __and__(self, other: Bitstream) -> Bitstream:
         """AND: the product of independent unipolar streams."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,8 +12,9 @@ from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream, Part
-from scgpu.device_choice import AUTO, DeviceChoice, choice_of
-from scgpu.devices import backend_of
+from scgpu.device_choice import DeviceChoice, choice_of
+from scgpu.devices import backend_for
+from scgpu.devices import device as device_of
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
@@ -45,7 +46,7 @@ def initial_weights(
     total = n_neurons * n_inputs
     flat = np.empty(total)
     key = [seed & 0xFFFF_FFFF, seed >> 32]
-    at_once = min(DRAWS_AT_ONCE, backend_of(device).largest_buffer // 16)
+    at_once = min(DRAWS_AT_ONCE, backend_for(device).largest_buffer // 16)
     for begin in range(0, total, at_once):
         end = min(begin + at_once, total)
         counter = np.zeros((end - begin, 4), np.uint32)
@@ -96,6 +97,8 @@ class DenseLayer:
         See `scgpu.device`. ``"auto"`` takes the adapter in ``SC_GPU_ADAPTER``, else whichever of
         the best hardware GPU and ``cpu`` is expected to be faster for this layer with batches
         of ``max_batch``, by rates measured once on this machine; ``placement`` says why.
+    on_device_loss : {"failover", "raise"}, optional
+        See `scgpu.device`.
 
     Attributes
     ----------
@@ -134,6 +137,7 @@ class DenseLayer:
         sequence: SequenceName | None = None,
         sng: SngName | Sng = "bernoulli",
         device: str | int | Device = "auto",
+        on_device_loss: Literal["failover", "raise"] | None = None,
     ) -> None:
         self.n_inputs = arguments.integer("n_inputs", n_inputs, 1, 2**32 - 1)
         self.n_neurons = arguments.integer("n_neurons", n_neurons, 1, 2**32 - 1)
@@ -159,9 +163,9 @@ class DenseLayer:
             )
         shape = Shape(self.n_inputs, self.n_neurons, self.length, self.max_batch, self.sequence is not None)
         self.placement = place(device, shape)
-        self._device = self.placement.device
+        chosen = device_of(self.placement.device, on_device_loss=on_device_loss)
         self._form = Form(
-            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, self._device, self.sng
+            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, chosen, self.sng
         )
         try:
             if self.sequence is None:
@@ -172,9 +176,7 @@ class DenseLayer:
             raise self._too_large(error) from None
         self.plans: dict[int, Plan] = {}
         if weights is None:
-            weights = initial_weights(
-                self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
-            )
+            weights = initial_weights(self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, chosen)
         self.weights = weights
 
     def _sequence_of(self, sequence: SequenceName | None) -> SequenceName | None:
@@ -194,7 +196,7 @@ class DenseLayer:
     @property
     def device(self) -> Device:
         """Where the layer runs."""
-        return self._device
+        return self._streams.backend.device
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -325,7 +327,7 @@ class DenseLayer:
             return np.empty((0, self.n_neurons), np.uint64)
         backend = self._streams.backend
         if inputs._backend is not backend:
-            inputs = inputs.to(self._device)
+            inputs = inputs._on(backend)
         outs = [self._counts_of_part(part, given) for part in inputs._parts]
         out = outs[0] if len(outs) == 1 else np.concatenate(outs)
         return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
@@ -351,11 +353,11 @@ class DenseLayer:
                 f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; "
                 f"got {weights.shape}"
             )
-        weights = weights.to(self._device)
+        weights = weights._on(self._streams.backend)
         if any((part.begin % self.n_inputs, part.end % self.n_inputs) != (0, 0) for part in weights._parts):
             raise TooLargeError(
                 f"the weight streams of one neuron (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
-                f"buffer of {self._device}; use a smaller length or device='cpu'"
+                f"buffer of {self.device}; use a smaller length or device='cpu'"
             )
         return weights
 
@@ -365,7 +367,7 @@ class DenseLayer:
         if split:
             raise TooLargeError(
                 f"the input streams of one sample (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
-                f"buffer of {self._device}; use a smaller length or device='cpu'"
+                f"buffer of {self.device}; use a smaller length or device='cpu'"
             )
         backend = self._streams.backend
         counts = backend.empty("u32", batch * self.n_neurons)
@@ -456,8 +458,11 @@ class DenseLayer:
         """Pickled as parameters and weights; ``"auto"`` stays so, another device is one of its kind."""
         from scgpu import layer_file
 
-        choice: DeviceChoice = AUTO if self.placement.automatic else choice_of(self._device)
-        return layer_file.unpickled_layer, (type(self), self._options(), choice)
+        return layer_file.unpickled_layer, (type(self), self._options(), self._choice())
+
+    def _choice(self) -> DeviceChoice:
+        """The device that was chosen, though the layer may have lost it."""
+        return choice_of(self._form.device, self.placement.automatic)
 
     def __copy__(self) -> Self:
         """A layer of its own on the same device; the streams, which nobody changes, are shared."""

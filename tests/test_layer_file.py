@@ -20,6 +20,7 @@ from test_recording import sealed
 import scgpu
 from scgpu import device_choice, sng
 from scgpu.device_choice import choice_of, selector_of
+from scgpu.devices import backend_of
 
 X = np.random.default_rng(0).random((4, 5))
 OPTIONS: list[dict[str, Any]] = [
@@ -110,7 +111,7 @@ def test_bitstreams_are_pickled_and_copied(chosen: scgpu.Device) -> None:
 
 def test_bitstreams_in_parts_are_pickled(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = scgpu.encode(X, 100, device=gpu)
-    monkeypatch.setattr(whole._backend, "largest_buffer", 100)
+    monkeypatch.setattr(backend_of(gpu), "largest_buffer", 100)
     assert len(scgpu.encode(X, 100, device=gpu)._parts) > 1
     assert pickle.loads(pickle.dumps(scgpu.encode(X, 100, device=gpu))) == whole
 
@@ -153,6 +154,17 @@ def test_another_machine_has_other_devices(gpu: scgpu.Device, monkeypatch: pytes
     for one in octets:
         with pytest.raises(scgpu.DeviceError, match=r"pickled on the GPU adapter .*no adapter is usable here .*'auto'"):
             pickle.loads(one)
+
+
+@pytest.mark.parametrize("device", ["auto", "gpu"])
+@pytest.mark.parametrize("loss", ["failover", "raise"])
+def test_what_the_loss_of_a_device_does_is_kept(device: str, loss: Any) -> None:
+    layer = scgpu.DenseLayer(5, 3, device=device, on_device_loss=loss)
+    network = scgpu.Network([layer, scgpu.DenseLayer(3, 2, device=device)])
+    for made in (layer, network):
+        for twin in (made, pickle.loads(pickle.dumps(made)), copy.copy(made)):
+            layers = twin.layers if isinstance(twin, scgpu.Network) else [twin]
+            assert {one._form.device.on_device_loss for one in layers} == {loss}
 
 
 def _counts(layer: Any) -> Any:
