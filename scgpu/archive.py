@@ -80,18 +80,19 @@ def save(
     OSError
         The file cannot be written; what was there is still there.
     """
+    with replacing(path) as file:
+        write(file, file_format, header, arrays)
+
+
+def write(file: BinaryIO, file_format: Format, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write to an open file, which is empty and can be read, what `save` writes."""
     text = json.dumps({"format": file_format.name, "version": file_format.version, **header}).encode()
     if len(text) > MOST_HEADER_BYTES:
         raise TooLargeError(f"a header of {len(text):,} bytes is above {MOST_HEADER_BYTES:,}; save fewer parts")
     # Bytes, not a string: NumPy writes strings in 4 bytes a character.
-    octets = np.frombuffer(text, np.uint8)
-    with replacing(path) as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            **{HEADER: octets, **{name: np.asarray(arrays[name], order="C") for name in arrays}},
-        )
-        _seal(file)
+    held = {HEADER: np.frombuffer(text, np.uint8), **{name: np.asarray(arrays[name], order="C") for name in arrays}}
+    np.savez(file, allow_pickle=False, **held)
+    _seal(file)
 
 
 def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Archive], Made]) -> Made:
@@ -111,14 +112,19 @@ def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Arch
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
         raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: it is no regular file")
     with Path(path).open("rb") as file:
-        try:
-            with _opened(file, file_format) as contents:
-                return make(Archive(contents, file_format))
-        except ScgpuError:  # of a device, or of its memory
-            raise
-        except DAMAGES as error:
-            told = str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
-            raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {told}") from error
+        return read(file, where, file_format, make)
+
+
+def read(file: BinaryIO, where: str, file_format: Format, make: Callable[[Archive], Made]) -> Made:
+    """What ``make`` makes of an open file; errors, which name ``where`` it is, as those of `load`."""
+    try:
+        with _opened(file, file_format) as contents:
+            return make(Archive(contents, file_format))
+    except ScgpuError:  # of a device, or of its memory
+        raise
+    except DAMAGES as error:
+        told = str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {told}") from error
 
 
 def _digest(file: BinaryIO, nbytes: int) -> bytes:
@@ -131,20 +137,18 @@ def _digest(file: BinaryIO, nbytes: int) -> bytes:
     return found.hexdigest().encode()
 
 
-def _seal(file: IO[bytes]) -> None:
+def _seal(file: BinaryIO) -> None:
     """Put a checksum of all its bytes at the end of a zip archive."""
     file.seek(-2, os.SEEK_END)
     file.write(struct.pack("<H", SEAL_BYTES))
-    file.flush()
-    with Path(file.name).open("rb") as written:
-        size = os.fstat(written.fileno()).st_size
-        directory_bytes = _directory_bytes(written, size)
-        if directory_bytes > MOST_DIRECTORY_BYTES:
-            raise TooLargeError(
-                f"a directory of {directory_bytes:,} bytes is above {MOST_DIRECTORY_BYTES:,}; save fewer arrays"
-            )
-        digest = _digest(written, size)
-    file.seek(0, os.SEEK_END)
+    size = file.tell()
+    directory_bytes = _directory_bytes(file, size)
+    if directory_bytes > MOST_DIRECTORY_BYTES:
+        raise TooLargeError(
+            f"a directory of {directory_bytes:,} bytes is above {MOST_DIRECTORY_BYTES:,}; save fewer arrays"
+        )
+    digest = _digest(file, size)
+    file.seek(size)
     file.write(SEAL + digest)
 
 
@@ -169,9 +173,9 @@ def _opened(file: BinaryIO, file_format: Format) -> zipfile.ZipFile:
     magic = file.read(len(ZIP_MAGIC))
     if magic != ZIP_MAGIC:
         raise ValueError(f"it was not written by {file_format.writer}" if magic else "it is empty")
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     require_host_memory(size)
-    file.seek(-min(size, SEAL_BYTES), os.SEEK_END)
+    file.seek(size - min(size, SEAL_BYTES))
     seal = file.read(SEAL_BYTES)
     directory_bytes = _directory_bytes(file, size - SEAL_BYTES)
     if not seal.startswith(SEAL) or directory_bytes < 0:
@@ -180,8 +184,8 @@ def _opened(file: BinaryIO, file_format: Format) -> zipfile.ZipFile:
         )
     if _digest(file, size - SEAL_BYTES) != seal[len(SEAL) :]:
         raise ValueError("its checksum is wrong: it was damaged or changed; copy it again")
-    if directory_bytes > MOST_DIRECTORY_BYTES:
-        raise ValueError(f"its directory of {directory_bytes:,} bytes is above {MOST_DIRECTORY_BYTES:,}")
+    if directory_bytes > (most := min(MOST_DIRECTORY_BYTES, size)):
+        raise ValueError(f"its directory of {directory_bytes:,} bytes is above {most:,}")
     contents = zipfile.ZipFile(file)
     _require_members(contents, size, file_format)
     return contents
@@ -245,9 +249,13 @@ class Archive:
         except KeyError:
             raise ValueError(f"the array {name} is missing") from None
         with self._contents.open(info) as member:
-            if np.lib.format.read_magic(member) != (1, 0):
+            try:
+                version = np.lib.format.read_magic(member)
+                found, transposed, kind = np.lib.format.read_array_header_1_0(member)
+            except Exception as error:  # NumPy's parser raises anything at a header that was made up
+                raise ValueError(f"the array {name} has a header that cannot be read ({error})") from error
+            if version != (1, 0):
                 raise ValueError(f"the array {name} has a header that {self._format.writer} does not write")
-            found, transposed, kind = np.lib.format.read_array_header_1_0(member)
             if kind != dtype or found != (found if shape is None else shape) or transposed:
                 wanted = "any shape" if shape is None else f"shape {shape}"
                 how = " in Fortran order" if transposed else ""

@@ -25,7 +25,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     # Not tempfile: its files are for nobody but the user, whatever the umask says.
     scratch = target.with_name(f"{SCRATCH}{os.urandom(6).hex()}.tmp")
     try:
-        with scratch.open("xb") as file:
+        with scratch.open("x+b") as file:
             yield file
         scratch.replace(target)
     except OSError as error:
