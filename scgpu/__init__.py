@@ -35,12 +35,14 @@ from scgpu.devices import device, devices, problems, restart_device
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import (
+    CheckpointWarning,
     DeviceError,
     DeviceLossWarning,
     DeviceLostError,
     GpuError,
     NativeLibraryError,
     ScgpuError,
+    SweepError,
     TooLargeError,
 )
 from scgpu.faults import drop_cycles, flip_bits, stuck_at
@@ -75,6 +77,7 @@ from scgpu.reference_layers import GpuDenseLayer, VectorizedSCLayer
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
+from scgpu.sweep import sweep
 from scgpu.synapse import StdpSynapse
 from scgpu.thermometer import thermometer
 from scgpu.threads import num_threads, set_num_threads
@@ -85,6 +88,7 @@ __all__ = [
     "BernoulliSource",
     "Bitstream",
     "BitstreamEncoder",
+    "CheckpointWarning",
     "ConstantCurrent",
     "CurrentArray",
     "DenseLayer",
@@ -113,6 +117,7 @@ __all__ = [
     "SpikingNetwork",
     "StateMachine",
     "StdpSynapse",
+    "SweepError",
     "TooLargeError",
     "VectorizedSCLayer",
     "__version__",
@@ -174,6 +179,7 @@ __all__ = [
     "stable_length",
     "stanh",
     "stuck_at",
+    "sweep",
     "synchronise",
     "thermometer",
     "unary_add",

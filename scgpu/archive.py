@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,14 +84,15 @@ def save(
         write(file, file_format, header, arrays)
 
 
-def write(file: BinaryIO, file_format: Format, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write to an open file, which is empty and can be read, what `save` writes."""
+def write(file: IO[bytes], file_format: Format, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write to an open file, which can be read too, what `save` writes."""
     text = json.dumps({"format": file_format.name, "version": file_format.version, **header}).encode()
     if len(text) > MOST_HEADER_BYTES:
         raise TooLargeError(f"a header of {len(text):,} bytes is above {MOST_HEADER_BYTES:,}; save fewer parts")
     # Bytes, not a string: NumPy writes strings in 4 bytes a character.
-    held = {HEADER: np.frombuffer(text, np.uint8), **{name: np.asarray(arrays[name], order="C") for name in arrays}}
-    np.savez(file, allow_pickle=False, **held)
+    octets = np.frombuffer(text, np.uint8)
+    plain = {name: np.asarray(arrays[name], order="C") for name in arrays}
+    np.savez(file, allow_pickle=False, **{HEADER: octets, **plain})
     _seal(file)
 
 
@@ -115,7 +116,7 @@ def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Arch
         return read(file, where, file_format, make)
 
 
-def read(file: BinaryIO, where: str, file_format: Format, make: Callable[[Archive], Made]) -> Made:
+def read(file: IO[bytes], where: str, file_format: Format, make: Callable[[Archive], Made]) -> Made:
     """What ``make`` makes of an open file; errors, which name ``where`` it is, as those of `load`."""
     try:
         with _opened(file, file_format) as contents:
@@ -127,7 +128,7 @@ def read(file: BinaryIO, where: str, file_format: Format, make: Callable[[Archiv
         raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {told}") from error
 
 
-def _digest(file: BinaryIO, nbytes: int) -> bytes:
+def _digest(file: IO[bytes], nbytes: int) -> bytes:
     """SHA-256 of the first bytes of a file, in hexadecimal digits."""
     file.seek(0)
     found = hashlib.sha256()
@@ -137,22 +138,22 @@ def _digest(file: BinaryIO, nbytes: int) -> bytes:
     return found.hexdigest().encode()
 
 
-def _seal(file: BinaryIO) -> None:
+def _seal(file: IO[bytes]) -> None:
     """Put a checksum of all its bytes at the end of a zip archive."""
     file.seek(-2, os.SEEK_END)
     file.write(struct.pack("<H", SEAL_BYTES))
-    size = file.tell()
+    size = file.seek(0, os.SEEK_END)
     directory_bytes = _directory_bytes(file, size)
     if directory_bytes > MOST_DIRECTORY_BYTES:
         raise TooLargeError(
             f"a directory of {directory_bytes:,} bytes is above {MOST_DIRECTORY_BYTES:,}; save fewer arrays"
         )
     digest = _digest(file, size)
-    file.seek(size)
+    file.seek(0, os.SEEK_END)
     file.write(SEAL + digest)
 
 
-def _directory_bytes(file: BinaryIO, size: int) -> int:
+def _directory_bytes(file: IO[bytes], size: int) -> int:
     """Bytes of the directory of a zip archive whose comment begins after ``size`` bytes; -1 where it has no end."""
     if size < END.size:
         return -1
@@ -168,7 +169,7 @@ def _directory_bytes(file: BinaryIO, size: int) -> int:
     return int(directory_bytes)
 
 
-def _opened(file: BinaryIO, file_format: Format) -> zipfile.ZipFile:
+def _opened(file: IO[bytes], file_format: Format) -> zipfile.ZipFile:
     """The archive in a file whose checksum is right and whose members are such as `save` writes."""
     magic = file.read(len(ZIP_MAGIC))
     if magic != ZIP_MAGIC:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -262,6 +263,67 @@ class DenseLayer:
             As `scgpu.encode`.
         """
         return submit_stack([self], [], x, seed, first_sample).counts()
+
+    def counts_in_batches(
+        self,
+        x: Any,
+        seed: int = 42,
+        first_sample: int = 0,
+        *,
+        batch_size: int = 4096,
+        out: NDArray[np.uint64] | None = None,
+        progress: bool | Callable[[int, int], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> NDArray[np.uint64]:
+        """`counts` of any number of samples, batch by batch: the same numbers, for any size of the batches.
+
+        Parameters
+        ----------
+        x : array_like, shape (samples, n_inputs)
+            As for `counts`; or a `numpy.memmap`, or anything else with a ``shape`` whose rows can be sliced,
+            which may be larger than the memory: a batch is in memory at a time.
+        seed, first_sample : int
+            As for `counts`.
+        batch_size : int
+            Rows of a batch, at least 1.
+        out : ndarray of uint64, shape (samples, n_neurons), optional
+            Where the counts go; a `numpy.memmap` may be larger than the memory.
+        progress : bool or callable, optional
+            As `SpikingNetwork.run`, in samples.
+        checkpoint : path, optional
+            A file that keeps the counts of each batch once they are there, 4 bytes each. The same call goes on
+            behind the last of them, on any device, with any ``batch_size``; rows may have been added to x.
+            One process at a time may use the file.
+
+        Returns
+        -------
+        ndarray of uint64, shape (samples, n_neurons)
+            ``out`` where it is given; `values_of` makes values of it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `counts`, for a batch when its turn comes; or an ``out`` that does not fit; or a checkpoint that is
+            damaged, or of other layers, arguments or rows.
+        TooLargeError
+            The counts do not fit the memory; give ``out``.
+        OSError
+            The checkpoint cannot be read, or not be made. Where a batch cannot be written later, a
+            `CheckpointWarning` says so, and the work goes on.
+        """
+        from scgpu.batches import counts_in_batches
+
+        return counts_in_batches(
+            [self],
+            [],
+            x,
+            seed,
+            first_sample,
+            batch_size=batch_size,
+            out=out,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
 
     def forward(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.float64]:
         """Values of the neurons: `counts` as numbers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scgpu.activation import Activation
 from scgpu.backend import Device
+from scgpu.batches import counts_in_batches
 from scgpu.dense import DenseLayer
 from scgpu.device_choice import choice_of
 from scgpu.pipeline import Pending, submit_stack
@@ -127,6 +128,34 @@ class Network:
     def counts(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.uint64]:
         """Counts of the last layer; parameters, shape and errors as `DenseLayer.counts`."""
         return self.submit(x, seed, first_sample).counts()
+
+    def counts_in_batches(
+        self,
+        x: Any,
+        seed: int = 42,
+        first_sample: int = 0,
+        *,
+        batch_size: int = 4096,
+        out: NDArray[np.uint64] | None = None,
+        progress: bool | Callable[[int, int], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> NDArray[np.uint64]:
+        """Counts of the last layer, batch by batch; parameters, shape and errors as `DenseLayer.counts_in_batches`."""
+        return counts_in_batches(
+            self.layers,
+            self.activations,
+            x,
+            seed,
+            first_sample,
+            batch_size=batch_size,
+            out=out,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+
+    def values_of(self, counts: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Counts of the last layer as values; see `DenseLayer.values_of`."""
+        return self.layers[-1].values_of(counts)
 
     def forward(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.float64]:
         """Values of the last layer; parameters, shape and errors as `DenseLayer.forward`."""
