@@ -319,6 +319,7 @@ def test_deep_and_strange_entries_of_a_header_are_refused(kind: str, files: dict
     "text",
     [
         "(" * DEEP,
+        "(" * 100,
         "{'descr': '|u1', 'fortran_order': False, 'shape': " + "(" * 5000 + ")" * 5000 + ", }",
         "{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }",
         "{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999999999999999,), }",
