@@ -41,7 +41,7 @@ fn serve(comptime name: []const u8) bool {
             },
         }
     }
-    if (!call.fits()) return false;
+    if (call.check() != .ok) return false;
     @field(kernels.table, name)(&call);
     inline for (fields.field_names, fields.field_types) |field, Field| {
         if (@typeInfo(Field) == .pointer) {

@@ -460,6 +460,8 @@ def bernstein_coefficients(function: Callable[[NDArray[np.float64]], ArrayLike],
     [0.0, 0.0, 1.0]
     """
     degree = arguments.integer("degree", degree, 1, 30)
+    if not callable(function):
+        raise TypeError(f"function must be callable; got {type(function).__name__}")
     x = np.linspace(0.0, 1.0, 1001)
     target = _shares("values of the function", function(x))
     if target.shape != x.shape:

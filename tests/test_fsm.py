@@ -342,7 +342,7 @@ def test_fsm_units_reject() -> None:
         with pytest.raises(ValueError, match="needs unipolar streams; got bipolar ones"):
             pair(one, two)
     for both in (scgpu.synchronise, scgpu.desynchronise):
-        with pytest.raises(ValueError, match="equal polarity; input 0 has 'unipolar', input 1 has 'bipolar'"):
+        with pytest.raises(ValueError, match="equal polarity; a has 'unipolar', b has 'bipolar'"):
             both(one, two)
         with pytest.raises(ValueError, match="depth must be from 1 to 32767; got 0"):
             both(one, one, 0)
@@ -357,7 +357,7 @@ def test_fsm_units_reject() -> None:
     with pytest.raises(ValueError, match="decorrelate takes one or two select streams; got 0"):
         scgpu.decorrelate(one)
     bad: Any = 0.5
-    with pytest.raises(TypeError, match="stanh needs bitstreams; input 0 is of type float"):
+    with pytest.raises(TypeError, match="stanh needs bitstreams; x is of type float"):
         scgpu.stanh(bad, 4)
 
 
