@@ -63,7 +63,8 @@ def write(file: BinaryIO, file_format: Format, header: Mapping[str, Any], arrays
     text = json.dumps({"format": file_format.name, "version": file_format.version, **header})
     # Bytes, not a string: NumPy writes strings in 4 bytes a character.
     octets = np.frombuffer(text.encode(), np.uint8)
-    np.savez(file, allow_pickle=False, **{HEADER: octets, **arrays})
+    rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # readers know no other order
+    np.savez(file, allow_pickle=False, **{HEADER: octets, **rows})
 
 
 def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Archive], Made]) -> Made:
@@ -137,7 +138,9 @@ class Archive:
         with self._contents.open(info) as member:
             if np.lib.format.read_magic(member) != (1, 0):
                 raise ValueError(f"the array {name} has a header that {self._format.writer} does not write")
-            found, _, kind = np.lib.format.read_array_header_1_0(member)
+            found, by_columns, kind = np.lib.format.read_array_header_1_0(member)
+            if by_columns:
+                raise ValueError(f"the array {name} is in an order that {self._format.writer} does not write")
             if kind != dtype or found != (found if shape is None else shape):
                 wanted = "any shape" if shape is None else f"shape {shape}"
                 raise ValueError(f"{name} must be {dtype} of {wanted}; it is {kind} of shape {found}")

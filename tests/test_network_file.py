@@ -13,6 +13,8 @@ import pytest
 from test_spiking_network import everything
 
 import scgpu
+from scgpu import archive
+from scgpu.archive import Format
 
 Header = dict[str, Any]
 
@@ -146,3 +148,16 @@ def test_a_file_that_cannot_be_written_is_named(saved: Path, tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError, match="missing/network"):
         network.save(tmp_path / "missing" / "network")
     assert not list(tmp_path.iterdir()) and np.array_equal(network.populations[0].get_state()["v"], before["v"])
+
+
+def test_arrays_by_columns_are_written_by_rows_and_refused(saved: Path, tmp_path: Path) -> None:
+    with np.load(saved) as stored:
+        table = stored["populations.0.table"]
+    path = rewritten(saved, tmp_path / "columns.npz", array("populations.0.table", np.asfortranarray(table)))
+    with pytest.raises(ValueError, match=r"populations\.0\.table is in an order that SpikingNetwork\.save does not"):
+        scgpu.SpikingNetwork.load(path, "numpy")
+    archive.save(tmp_path / "a", Format("thing", 1, "a test"), {}, {"table": np.asfortranarray(table)})
+    found = archive.load(
+        tmp_path / "a", Format("thing", 1, "a test"), lambda one: one.array("table", table.dtype, table.shape)
+    )
+    assert np.array_equal(found, table)
