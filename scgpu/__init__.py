@@ -31,12 +31,13 @@ from scgpu.correlation import pearson, pearson_matrix, scc, scc_matrix
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.deterministic import exact_operands
-from scgpu.devices import device, devices, problems
+from scgpu.devices import device, devices, problems, restart_device
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import (
     CheckpointWarning,
     DeviceError,
+    DeviceLossWarning,
     DeviceLostError,
     GpuError,
     NativeLibraryError,
@@ -72,6 +73,7 @@ from scgpu.propagate import Projection
 from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
 from scgpu.recording import PopulationRecord, Recording
 from scgpu.reference import available_backends, get_backend, sc_forward
+from scgpu.reference_layers import GpuDenseLayer, VectorizedSCLayer
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
@@ -92,8 +94,10 @@ __all__ = [
     "DenseLayer",
     "Device",
     "DeviceError",
+    "DeviceLossWarning",
     "DeviceLostError",
     "FixedPointLif",
+    "GpuDenseLayer",
     "GpuError",
     "Lfsr16",
     "LifParameters",
@@ -115,6 +119,7 @@ __all__ = [
     "StdpSynapse",
     "SweepError",
     "TooLargeError",
+    "VectorizedSCLayer",
     "__version__",
     "absolute_difference",
     "available_backends",
@@ -159,6 +164,7 @@ __all__ = [
     "progressive_value",
     "regenerate",
     "relu",
+    "restart_device",
     "rmse",
     "saturating_add",
     "sc_forward",

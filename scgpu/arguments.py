@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,6 +162,18 @@ def words64(words: Any, name: str = "words") -> NDArray[np.uint64]:
     if words.ndim == 0:
         raise ValueError(f"{name} must have shape (..., W); got a single word")
     return words
+
+
+def words_or_lists(value: Any, name: str) -> NDArray[np.uint64]:
+    """Packed words from an array, or from the lists of integers that the reference's engine gives."""
+    if isinstance(value, np.ndarray):
+        return words64(value, name)
+    if not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be an array of uint64, or lists of integers; got {type(value).__name__}")
+    numbers = np.array(value, dtype=object)
+    for index, number in np.ndenumerate(numbers):
+        integer(f"{name}{list(index)}", number, 0, 2**64 - 1)
+    return numbers.astype(np.uint64)
 
 
 def streams(words: Any, length: int, name: str = "words") -> NDArray[np.uint64]:

@@ -37,7 +37,7 @@ def replacing(path: str | os.PathLike[str], *, sole_writer: bool = False) -> Ite
     name = target.name if sole_writer else os.urandom(6).hex()
     scratch = target.with_name(f"{SCRATCH}{name}.tmp")
     try:
-        with scratch.open("wb" if sole_writer else "xb") as file:
+        with scratch.open("w+b" if sole_writer else "x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,9 @@ from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream, Part
-from scgpu.devices import backend_of
+from scgpu.device_choice import AUTO, DeviceChoice, choice_of
+from scgpu.devices import backend_for
+from scgpu.devices import device as device_of
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
@@ -45,7 +47,7 @@ def initial_weights(
     total = n_neurons * n_inputs
     flat = np.empty(total)
     key = [seed & 0xFFFF_FFFF, seed >> 32]
-    at_once = min(DRAWS_AT_ONCE, backend_of(device).largest_buffer // 16)
+    at_once = min(DRAWS_AT_ONCE, backend_for(device).largest_buffer // 16)
     for begin in range(0, total, at_once):
         end = min(begin + at_once, total)
         counter = np.zeros((end - begin, 4), np.uint32)
@@ -96,6 +98,8 @@ class DenseLayer:
         See `scgpu.device`. ``"auto"`` takes the adapter in ``SC_GPU_ADAPTER``, else whichever of
         the best hardware GPU and ``cpu`` is expected to be faster for this layer with batches
         of ``max_batch``, by rates measured once on this machine; ``placement`` says why.
+    on_device_loss : {"failover", "raise"}, optional
+        See `scgpu.device`.
 
     Attributes
     ----------
@@ -134,6 +138,7 @@ class DenseLayer:
         sequence: SequenceName | None = None,
         sng: SngName | Sng = "bernoulli",
         device: str | int | Device = "auto",
+        on_device_loss: Literal["failover", "raise"] | None = None,
     ) -> None:
         self.n_inputs = arguments.integer("n_inputs", n_inputs, 1, 2**32 - 1)
         self.n_neurons = arguments.integer("n_neurons", n_neurons, 1, 2**32 - 1)
@@ -159,9 +164,9 @@ class DenseLayer:
             )
         shape = Shape(self.n_inputs, self.n_neurons, self.length, self.max_batch, self.sequence is not None)
         self.placement = place(device, shape)
-        self._device = self.placement.device
+        chosen = device_of(self.placement.device, on_device_loss=on_device_loss)
         self._form = Form(
-            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, self._device, self.sng
+            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, chosen, self.sng
         )
         try:
             if self.sequence is None:
@@ -172,9 +177,7 @@ class DenseLayer:
             raise self._too_large(error) from None
         self.plans: dict[int, Plan] = {}
         if weights is None:
-            weights = initial_weights(
-                self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
-            )
+            weights = initial_weights(self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, chosen)
         self.weights = weights
 
     def _sequence_of(self, sequence: SequenceName | None) -> SequenceName | None:
@@ -194,7 +197,7 @@ class DenseLayer:
     @property
     def device(self) -> Device:
         """Where the layer runs."""
-        return self._device
+        return self._streams.backend.device
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -386,7 +389,7 @@ class DenseLayer:
             return np.empty((0, self.n_neurons), np.uint64)
         backend = self._streams.backend
         if inputs._backend is not backend:
-            inputs = inputs.to(self._device)
+            inputs = inputs._on(backend)
         outs = [self._counts_of_part(part, given) for part in inputs._parts]
         out = outs[0] if len(outs) == 1 else np.concatenate(outs)
         return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
@@ -412,11 +415,11 @@ class DenseLayer:
                 f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; "
                 f"got {weights.shape}"
             )
-        weights = weights.to(self._device)
+        weights = weights._on(self._streams.backend)
         if any((part.begin % self.n_inputs, part.end % self.n_inputs) != (0, 0) for part in weights._parts):
             raise TooLargeError(
                 f"the weight streams of one neuron (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
-                f"buffer of {self._device}; use a smaller length or device='cpu'"
+                f"buffer of {self.device}; use a smaller length or device='cpu'"
             )
         return weights
 
@@ -426,7 +429,7 @@ class DenseLayer:
         if split:
             raise TooLargeError(
                 f"the input streams of one sample (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
-                f"buffer of {self._device}; use a smaller length or device='cpu'"
+                f"buffer of {self.device}; use a smaller length or device='cpu'"
             )
         backend = self._streams.backend
         counts = backend.empty("u32", batch * self.n_neurons)
@@ -446,6 +449,89 @@ class DenseLayer:
         if self.polarity == "bipolar":
             return 2 * counts / self.length - self.n_inputs
         return counts / self.length
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the layer into one file, which `load` reads back on any machine and device, bit for bit.
+
+        An .npz file without pickled objects, whatever its name, with a checksum; nothing of it is there until
+        all of it is. It holds parameters and weights; streams are made again from them.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        TypeError
+            A generator of another module than `scgpu.sng`.
+        """
+        from scgpu import layer_file
+
+        layer_file.save_layer(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | int | Device = "auto") -> DenseLayer:
+        """Read a layer that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str, int or Device
+            See `DenseLayer`.
+
+        Raises
+        ------
+        OSError
+            There is no such file, or it cannot be read.
+        ValueError
+            The file is no layer, is of another version, was cut short or changed, or does not fit together; a
+            device that is not here (`DeviceError`).
+        TooLargeError
+            The streams do not fit the device, or the file not the memory of the machine.
+
+        Examples
+        --------
+        >>> import scgpu, tempfile, pathlib
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "layer.npz")
+        >>> layer = scgpu.DenseLayer(3, 2, length=100, device="cpu")
+        >>> layer.save(path)
+        >>> scgpu.DenseLayer.load(path, device="numpy").packed_weights == layer.packed_weights
+        True
+        """
+        from scgpu import layer_file
+
+        return layer_file.load_layer(cls, path, device)
+
+    def _options(self) -> dict[str, Any]:
+        """Arguments that make the layer again, but for the device."""
+        return {
+            "n_inputs": self.n_inputs,
+            "n_neurons": self.n_neurons,
+            "length": self.length,
+            "seed": self.seed,
+            "weights": self._weights,
+            "polarity": self.polarity,
+            "max_batch": self.max_batch,
+            "tensor_id": self.tensor_id,
+            "weight_streams": self.weight_streams,
+            "sequence": self.sequence,
+            "sng": self.sng or "bernoulli",
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as parameters and weights; ``"auto"`` stays so, another device is one of its kind."""
+        from scgpu import layer_file
+
+        choice: DeviceChoice = AUTO if self.placement.automatic else choice_of(self._form.device)
+        return layer_file.unpickled_layer, (type(self), self._options(), choice)
+
+    def __copy__(self) -> Self:
+        """A layer of its own on the same device; the streams, which nobody changes, are shared."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.plans = {}
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()
 
     def __repr__(self) -> str:
         return (

@@ -162,10 +162,19 @@ class _Reader:
         ends: dict[str, Sequence[Any]] = {"populations": populations, "sources": sources}
         projections = [self._projection(place, one, ends) for place, one in enumerate(header["projections"])]
         inputs = [self._input(place, one, populations) for place, one in enumerate(header["inputs"])]
+        self._require_inboxes(populations, projections)
         network = SpikingNetwork(populations, projections, inputs, step_seconds=header["step_seconds"])
         restore(network, self._contents)
         network.step = arguments.integer("step", header["step"], 0, MOST_STEPS)
         return network
+
+    def _require_inboxes(self, populations: Sequence[Population], projections: Sequence[Projection]) -> None:
+        """Refuse delays that need more memory than the file has for them, before it is taken."""
+        for place, population in enumerate(populations):
+            steps = max((one.delay for one in projections if one.target is population), default=1)
+            (size,) = self._contents.shape(f"populations.{place}.inbox", I32, None)
+            if size < steps * population.count:
+                raise ValueError(f"populations.{place}.inbox of {size} is too short for a delay of {steps} steps")
 
     def _array(self, kind: str, place: int, name: str, dtype: np.dtype[Any], *shape: int) -> NDArray[Any]:
         return self._contents.array(f"{kind}.{place}.{name}", dtype, shape)
@@ -175,6 +184,7 @@ class _Reader:
         table = self._contents.array(f"populations.{place}.table", I16, None)
         if table.shape not in ((6, 1), (6, count)):
             raise ValueError(f"populations.{place}.table must have shape (6, 1) or (6, {count}); it has {table.shape}")
+        self._contents.shape(f"populations.{place}.state", I16, (2 * count,))  # before memory is taken for it
         numbers = {name: row if count == row.size else row[0] for name, row in zip(LIF_NUMBERS, table, strict=True)}
         params = LifParameters(**numbers, data_width=entry["data_width"], fraction=entry["fraction"])
         return Population(count, params, name=entry["name"], device=self._device)
