@@ -6,7 +6,6 @@ Everything between the first thresholds and the last counts stays on the device,
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device, Program, Step, Submission
 from scgpu.encode import PURPOSES, stream_step, thresholds_of
 from scgpu.errors import TooLargeError
+from scgpu.forks import ForkLock
 from scgpu.sng import Sng, Source
 from scgpu.weights import WeightStreams
 
@@ -69,7 +69,7 @@ class Pending:
         self._parts = parts
         self._counts: NDArray[np.uint64] | None = None
         self._values: NDArray[np.float64] | None = None
-        self._lock = threading.RLock()  # re-entrant, for signal handlers
+        self._lock = ForkLock()  # re-entrant, for signal handlers
 
     def done(self) -> bool:
         """True when `result` and `counts` would not wait."""
