@@ -31,10 +31,18 @@ from scgpu.correlation import pearson, pearson_matrix, scc, scc_matrix
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.deterministic import exact_operands
-from scgpu.devices import device, devices, problems
+from scgpu.devices import device, devices, problems, restart_device
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
-from scgpu.errors import DeviceError, DeviceLostError, GpuError, NativeLibraryError, ScgpuError, TooLargeError
+from scgpu.errors import (
+    DeviceError,
+    DeviceLossWarning,
+    DeviceLostError,
+    GpuError,
+    NativeLibraryError,
+    ScgpuError,
+    TooLargeError,
+)
 from scgpu.faults import drop_cycles, flip_bits, stuck_at
 from scgpu.fsm import (
     StateMachine,
@@ -81,6 +89,7 @@ __all__ = [
     "DenseLayer",
     "Device",
     "DeviceError",
+    "DeviceLossWarning",
     "DeviceLostError",
     "FixedPointLif",
     "GpuError",
@@ -147,6 +156,7 @@ __all__ = [
     "progressive_value",
     "regenerate",
     "relu",
+    "restart_device",
     "rmse",
     "saturating_add",
     "sc_forward",

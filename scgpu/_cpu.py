@@ -145,7 +145,9 @@ class NativeBackend(HostBackend):
         pack, function = self._calls[step.op]
         return function, pack(*arguments)
 
-    def program(self, steps: Sequence[Step], read: Sequence[NDArray[Any]]) -> HostProgram:
+    def program(
+        self, steps: Sequence[Step], read: Sequence[NDArray[Any]], scratch: Sequence[NDArray[Any]] = ()
+    ) -> HostProgram:
         """Steps and buffers to read, whose call structs are packed once."""
         calls = [self._packed(step) for step in steps]
         tier = self._tier

@@ -28,9 +28,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import _abi, _trace, _wgsl
-from scgpu._gpu_raw import CALLS_PER_TIMER, Copy, Dispatch, NativeQueue, Readback, Timer, disown, ending, gate, gated
+from scgpu._gpu_raw import (
+    CALLS_PER_TIMER,
+    Copy,
+    Dispatch,
+    HungError,
+    NativeQueue,
+    Readback,
+    Timer,
+    disown,
+    ending,
+    gate,
+    gated,
+)
 from scgpu.backend import DTYPES, Device, Step, check_step, require_host_memory
-from scgpu.errors import GpuError, TooLargeError
+from scgpu.errors import DeviceLostError, DeviceMemoryError, GpuError, TooLargeError
 
 REQUIRED_FEATURE = "immediates"
 TIMESTAMPS = "timestamp-query"
@@ -65,13 +77,18 @@ def _quiet_egl() -> Iterator[None]:
         os.environ.pop("XDG_RUNTIME_DIR", None)
 
 
+OUT_OF_MEMORY = "Not enough memory left"
+LOST = ("device is lost", "Device lost", "has been destroyed")
+
+
 class _Translated(AbstractContextManager[None]):
-    """A block whose wgpu errors become ours."""
+    """A block whose wgpu errors become ours, and whose backend learns when its device is lost."""
 
-    __slots__ = ("_what",)
+    __slots__ = ("_backend", "_what")
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, backend: GpuBackend | None = None) -> None:
         self._what = what
+        self._backend = backend
 
     def __enter__(self) -> None:
         pass
@@ -80,8 +97,14 @@ class _Translated(AbstractContextManager[None]):
         # One that was translated nearer to its cause stays as it is.
         if error is None or isinstance(error, GpuError) or not isinstance(error, (_wgpu().GPUError, RuntimeError)):
             return
-        if isinstance(error, _wgpu().GPUOutOfMemoryError) or "Not enough memory left" in str(error):
-            raise TooLargeError(
+        text = str(error)
+        if isinstance(error, HungError) or any(words in text for words in LOST):
+            lost = DeviceLostError(f"{self._what}: {text}")
+            if self._backend is not None:
+                self._backend.lose(lost, hung=isinstance(error, HungError))
+            raise lost from error
+        if isinstance(error, _wgpu().GPUOutOfMemoryError) or OUT_OF_MEMORY in text:
+            raise DeviceMemoryError(
                 f"{self._what}: the adapter has no memory left; use a smaller batch or layer"
             ) from error
         raise GpuError(f"{self._what}: {error}") from error
@@ -168,9 +191,22 @@ class _Pool:
         if idle:
             self._idle_bytes -= capacity
             return idle.pop()
-        raw = self._device.create_buffer(size=capacity, usage=self._usage)
+        try:
+            raw = self._device.create_buffer(size=capacity, usage=self._usage)
+        except _wgpu().GPUError as error:
+            if OUT_OF_MEMORY not in str(error) or not self._idle_bytes:
+                raise
+            self._release_idle()
+            raw = self._device.create_buffer(size=capacity, usage=self._usage)
         self._owned.add(raw)
         return raw
+
+    def _release_idle(self) -> None:
+        for raw in [raw for kept in self._idle.values() for raw in kept]:
+            self.forget(raw)
+            raw.destroy()
+        self._idle.clear()
+        self._idle_bytes = 0
 
     def give(self, raw: Any) -> bool:
         """Keep the buffer for later, or destroy it and return False when enough are kept."""
@@ -278,7 +314,8 @@ class _Flight:
                 recorder.stage("wait")
             try:
                 if self._content is None and (self.wanted or self._timing is not None):
-                    self._content = queue.read(mapping)
+                    with self._backend._reading:
+                        self._content = queue.read(mapping)
                 if not self._left:
                     self._left = True  # an unmap that was interrupted must not be tried again
                     queue.unmap(mapping)
@@ -296,7 +333,7 @@ class _Flight:
     def settle(self) -> None:
         """Deliver the times of the kernels; a failure is for `result` to tell."""
         try:
-            self._backend._check_process()
+            self._backend._check()
             self.finish()
         except GpuError:
             pass
@@ -369,9 +406,9 @@ class GpuSubmission:
 
     def done(self) -> bool:
         """True when `result` would not wait."""
-        if self._flight is None or self._result is not None:
+        if self._flight is None or self._result is not None or self._backend.lost is not None:
             return True
-        self._backend._check_process()
+        self._backend._check()
         if not self._flight.ready:
             self._backend._queue.poll()
         return self._flight.ready
@@ -381,8 +418,8 @@ class GpuSubmission:
         if self._result is None:
             content = np.empty(0, np.uint8)
             if self._flight is not None:
-                self._backend._check_process()
-                with _Translated(self._backend._run):
+                self._backend._check()
+                with _Translated(self._backend._run, self._backend):
                     content = self._flight.result()
             arrays, begin = [], 0
             for size, dtype in self._layout:
@@ -404,13 +441,13 @@ class GpuProgram:
     """
 
     def __init__(self, backend: GpuBackend, steps: Sequence[Step], read: Sequence[GpuBuffer]) -> None:
-        backend._check_process()
+        backend._check()
         recorder = _trace.recorder(backend.device) if _trace.active else None
         ops = [check_step(step) for step in steps]
         for buffer in (*read, *(buffer for step in steps for buffer in step.buffers)):
             if buffer._backend is not backend:
                 raise ValueError(f"a buffer of {buffer._backend.device} was given to {backend.device}")
-        with backend._lock, _Translated(backend._run):
+        with backend._lock, _Translated(backend._run, backend):
             # Whatever can be refused is refused before any recording starts.
             self._dispatches = [backend._dispatch(op, step) for op, step in zip(ops, steps, strict=True)]
         self._backend = backend
@@ -438,7 +475,7 @@ class GpuProgram:
             the sizes of buffers and the number of work items may not depend on them.
         """
         backend = self._backend
-        backend._check_process()
+        backend._check()
         recorder = _trace.recorder(backend.device) if _trace.active else None
         calls, dispatches = self._calls, self._dispatches
         if changes:
@@ -451,7 +488,7 @@ class GpuProgram:
                 else dispatch
                 for dispatch, (op, params) in zip(dispatches, calls, strict=True)
             ]
-        with _Translated(backend._run):
+        with _Translated(backend._run, backend):
             backend._reap()
             while True:
                 with backend._lock:
@@ -471,14 +508,21 @@ def _block(op: _abi.Op, params: Mapping[str, int]) -> bytes:
     return struct.pack(f"<{len(op.params)}I", *params.values())
 
 
+# Nothing of a device that hangs may be released: wgpu-native would wait for it.
+_HUNG: list[GpuBackend] = []
+
+
 class GpuBackend:
     """Runs steps on one adapter. Every call is one submission, its readback included.
+
+    Once the device is lost, ``lost`` says why, and every call raises it.
 
     The lock guards the pools and the order of submissions; nobody holds it while waiting.
     """
 
     def __init__(self, device: Device, adapter: Any) -> None:
         self.device = device
+        self.host_arrays = False
         with gate, _quiet_egl(), _Translated(f"start of {device}"):
             # Without required_limits wgpu-native gives the adapter's own maxima.
             timed = TIMESTAMPS in adapter.features
@@ -501,31 +545,50 @@ class GpuBackend:
         self._timers: list[Timer] = []
         self._uploaded = 0  # bytes since the last submission
         self._lock = threading.RLock()
+        self._reading = threading.RLock()
         self._process = os.getpid()
         self._run = f"run on {device}"
+        self.lost: DeviceLostError | None = None
         self.submissions = 0
         self.adapter = _abi.Adapter(frozenset(optional), device.software)
         # Variants to use instead of the defaults, by operation and class of shapes.
         self.tuned: dict[tuple[str, str], int] = {}
         self._forced: dict[str, int] = {}
 
-    def _check_process(self) -> None:
+    def _check(self) -> None:
+        """Refuse a device that is lost, or another process's."""
+        if self.lost is not None:
+            raise DeviceLostError(str(self.lost))
         if os.getpid() != self._process:
             raise GpuError(
                 "this GPU device belongs to the parent of a forked process, and its driver does not survive a fork: "
                 "start the child with multiprocessing's 'spawn' or 'forkserver', or use device='cpu'"
             )
 
+    def destroy(self) -> None:
+        """Destroy the device, with all that is on it, between two calls of other threads: a loss that was asked for."""
+        with self._lock, self._reading:
+            self.lose(DeviceLostError(f"{self._run}: the device was destroyed"))
+            self._gpu.destroy()
+
+    def lose(self, error: DeviceLostError, *, hung: bool = False) -> None:
+        """From now on every call raises; wgpu-native, which aborts at some calls then, is left alone."""
+        if self.lost is None:
+            self.lost = error
+            self._queue.abandon()
+            self._in_flight.clear()
+            if hung:
+                _HUNG.append(self)
+
     @property
     def wgpu_device(self) -> Any:
         """The device of wgpu-py, for `scgpu._render`, which draws with it."""
-        self._check_process()
+        self._check()
         return self._gpu
 
-    @staticmethod
-    def translated(what: str) -> AbstractContextManager[None]:
+    def translated(self, what: str) -> AbstractContextManager[None]:
         """A block whose wgpu errors become ours."""
-        return _Translated(what)
+        return _Translated(what, self)
 
     def require(self, nbytes: int) -> None:
         """Refuse a buffer that is larger than the adapter can bind."""
@@ -542,10 +605,10 @@ class GpuBackend:
 
     def empty(self, dtype: str, size: int) -> GpuBuffer:
         """Make a buffer of unspecified content."""
-        self._check_process()
+        self._check()
         nbytes = max(size, 1) * DTYPES[dtype].itemsize
         self.require(nbytes)
-        with self._lock, _Translated("allocation"):
+        with self._lock, _Translated(f"allocation on {self.device}", self):
             self._collect()
             return GpuBuffer(self, self._storage.take(nbytes), dtype, size)
 
@@ -555,19 +618,19 @@ class GpuBackend:
         buffer = self.empty(next(name for name, dtype in DTYPES.items() if dtype == flat.dtype), flat.size)
         if flat.size:
             recorder = _trace.recorder(self.device) if _trace.active else None
-            with self._lock, _Translated("upload"):
+            with self._lock, _Translated(f"upload to {self.device}", self):
                 self._write(buffer, flat, recorder)
         return buffer
 
     def write(self, buffer: GpuBuffer, array: NDArray[Any]) -> None:
         """Put an array into a buffer of its size and type, between the submissions before and after."""
-        self._check_process()
+        self._check()
         flat = np.ascontiguousarray(array).reshape(-1)
         if buffer._backend is not self or flat.dtype != buffer.dtype or flat.size != buffer.size:
             raise ValueError(f"a buffer of {buffer.size} {buffer.dtype} was given {flat.size} {flat.dtype}")
         if flat.size:
             recorder = _trace.recorder(self.device) if _trace.active else None
-            with self._lock, _Translated("upload"):
+            with self._lock, _Translated(f"upload to {self.device}", self):
                 self._write(buffer, flat, recorder)
 
     def _write(self, buffer: GpuBuffer, array: NDArray[Any], recorder: _trace.Recorder | None) -> None:
@@ -587,7 +650,9 @@ class GpuBackend:
         """Start steps and the reading of buffers; waits for the oldest submission when too many are in flight."""
         return self.program(steps, read).submit()
 
-    def program(self, steps: Sequence[Step], read: Sequence[GpuBuffer]) -> GpuProgram:
+    def program(
+        self, steps: Sequence[Step], read: Sequence[GpuBuffer], scratch: Sequence[GpuBuffer] = ()
+    ) -> GpuProgram:
         """Steps and buffers to read, checked and looked up, to be submitted any number of times."""
         return GpuProgram(self, steps, read)
 

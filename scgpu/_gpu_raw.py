@@ -37,12 +37,19 @@ LONGEST_SLEEP = 0.001
 # The end of the interpreter waits so long for threads inside wgpu-native, which may compile there.
 LONGEST_END = 20.0
 
+TIMEOUT_VARIABLE = "SCGPU_DEVICE_TIMEOUT"
+TIMEOUT_SECONDS = 300.0  # a software adapter may need minutes for what was asked of it
+
 
 _give_way = getattr(os, "sched_yield", None) or (lambda: time.sleep(0))
 
 
 class NativeError(RuntimeError):
     """wgpu-native reported an error; the text is its own."""
+
+
+class HungError(NativeError):
+    """The device finished nothing for too long."""
 
 
 class Gate:
@@ -174,9 +181,10 @@ class Timer:
 class Readback:
     """A staging buffer on its way into host memory."""
 
-    __slots__ = ("buffer", "key", "message", "nbytes", "status")
+    __slots__ = ("buffer", "key", "message", "nbytes", "queue", "status")
 
-    def __init__(self, key: int, buffer: Any, nbytes: int) -> None:
+    def __init__(self, queue: NativeQueue, key: int, buffer: Any, nbytes: int) -> None:
+        self.queue = queue
         self.key = key
         self.buffer = buffer
         self.nbytes = nbytes
@@ -227,6 +235,7 @@ def _settle(status: int, message: Any, userdata: Any) -> None:
     if mapping is not None:
         if message.length and message.data:
             mapping.message = ffi.string(message.data, message.length).decode(errors="replace")
+        mapping.queue.progress = time.perf_counter()
         mapping.status = status
         del _mappings[mapping.key]
 
@@ -243,11 +252,30 @@ def _on_interrupt(kind: Any, error: BaseException, trace: Any) -> None:
     _settle(found["status"], found["message"], found["userdata"])
 
 
+def _timeout() -> float:
+    """Seconds that a device may be silent."""
+    text = os.environ.get(TIMEOUT_VARIABLE, "").strip()
+    try:
+        seconds = float(text) if text else TIMEOUT_SECONDS
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{TIMEOUT_VARIABLE} must be a number of seconds, 0 for no limit; got {text!r}")
+    return seconds
+
+
 class NativeQueue:
     """Writes, submits and reads back on one wgpu device.
 
     Any thread may call any method, but `submit` and `map` only one at a time. Only `wait` waits, in
     steps that Ctrl-C interrupts.
+
+    Attributes
+    ----------
+    timeout : float
+        Seconds that a device may work without finishing anything; ``SCGPU_DEVICE_TIMEOUT``, 0 for no limit.
+    progress : float
+        When the device finished something last, by `time.perf_counter`.
     """
 
     def __init__(self, device: Any) -> None:
@@ -259,6 +287,9 @@ class NativeQueue:
         except AttributeError as error:
             raise GpuError(f"wgpu's device has no handle ({error})") from error
         ffi = self._library.ffi
+        self._probe = device.create_buffer(size=4, usage="COPY_DST")
+        self.timeout = _timeout()
+        self.progress = 0.0
         self._commands = ffi.new("WGPUCommandBuffer[1]")
         self._map_info = ffi.new("WGPUBufferMapCallbackInfo *")
         self._map_info.mode = self._library.lib.WGPUCallbackMode_AllowProcessEvents
@@ -347,10 +378,26 @@ class NativeQueue:
         lib.wgpuComputePassEncoderSetImmediates(compute_pass, 0, library.ffi.from_buffer(immediates), len(immediates))
         lib.wgpuComputePassEncoderDispatchWorkgroups(compute_pass, *grid)
 
+    def require_alive(self) -> None:
+        """Raise `NativeError` when the device is lost: what follows would abort the process then."""
+        library, lib = self._library, self._library.lib
+        library.errors.capture("check")
+        try:
+            # A write of nothing is the cheapest call that finds out, and reports it.
+            lib.wgpuQueueWriteBuffer(self._queue, self._probe._internal, 0, library.ffi.NULL, 0)
+        finally:
+            found = library.errors.release("check")
+        self._raise(found)
+
     @gated
     def submit(self, commands: Any) -> None:
         """Hand what `record` returned to the device, and give it up."""
         library = self._library
+        try:
+            self.require_alive()
+        except NativeError:
+            library.lib.wgpuCommandBufferRelease(commands)
+            raise
         library.errors.capture("submit")
         try:
             self._commands[0] = commands
@@ -364,7 +411,7 @@ class NativeQueue:
     def map(self, buffer: Any, nbytes: int) -> Readback:
         """Ask for the first bytes of a staging buffer, once the device has written them."""
         library = self._library
-        mapping = Readback(next(_keys), buffer, nbytes)
+        mapping = Readback(self, next(_keys), buffer, nbytes)
         info = self._map_info
         info.userdata1 = library.ffi.cast("void *", mapping.key)
         _mappings[mapping.key] = mapping
@@ -388,7 +435,13 @@ class NativeQueue:
                 del error
 
     def wait(self, mapping: Readback) -> None:
-        """Wait until a mapping is ready or has failed."""
+        """Wait until a mapping is ready or has failed.
+
+        Raises
+        ------
+        HungError
+            When the device has finished nothing for too long.
+        """
         begin = time.perf_counter()
         self.poll()
         while mapping.status is None:
@@ -398,6 +451,11 @@ class NativeQueue:
             else:
                 time.sleep(min(passed * SLEEP_SHARE, LONGEST_SLEEP))
             self.poll()
+            idle = time.perf_counter() - max(begin, self.progress)
+            if mapping.status is None and 0 < self.timeout < idle:
+                raise HungError(
+                    f"it has finished nothing for {idle:.1f} seconds; {TIMEOUT_VARIABLE} sets how many it may take"
+                )
 
     def read(self, mapping: Readback) -> NDArray[np.uint8]:
         """Copy the bytes of a mapping that is ready.
@@ -410,10 +468,17 @@ class NativeQueue:
         library = self._library
         if mapping.status != library.mapped:
             raise NativeError(f"Could not map buffer ({mapping.message or mapping.status})")
+        self.require_alive()
         content = np.empty(mapping.nbytes, np.uint8)
         start = library.lib.wgpuBufferGetMappedRange(mapping.buffer._internal, 0, mapping.nbytes)
         library.ffi.memmove(library.ffi.from_buffer(content), start, mapping.nbytes)
         return content
+
+    def abandon(self) -> None:
+        """Expect nothing more of a device that is lost."""
+        for key, mapping in tuple(_mappings.items()):
+            if mapping.queue is self:
+                _mappings.pop(key, None)
 
     @gated
     def unmap(self, mapping: Readback) -> None:

@@ -71,11 +71,11 @@ class Device:
     tier: str = ""
     threads: int = field(default=0, compare=False)
     isolated: bool = False
-    on_device_loss: Literal["failover", "raise"] = "failover"
+    on_device_loss: Literal["failover", "raise"] = field(default="failover", compare=False)
 
     def __hash__(self) -> int:
         # Every call looks its device up; these fields tell nearly all of them apart.
-        return hash((self.index, self.kind, self.tier, self.isolated, self.on_device_loss))
+        return hash((self.index, self.kind, self.tier, self.isolated))
 
     @property
     def software(self) -> bool:
@@ -140,9 +140,20 @@ class Program(Protocol):
 class Backend(Protocol):
     """A place where steps run. Steps see each other's results, in order."""
 
-    device: Device
-    largest_buffer: int
-    """Bytes that one buffer may have."""
+    @property
+    def device(self) -> Device:
+        """Where steps run now."""
+        ...
+
+    @property
+    def largest_buffer(self) -> int:
+        """Bytes that one buffer may have."""
+        ...
+
+    @property
+    def host_arrays(self) -> bool:
+        """True where buffers are NumPy arrays, and those of a caller can be written to."""
+        ...
 
     def require(self, nbytes: int) -> None:
         """Raise `TooLargeError` when a buffer of so many bytes cannot be had."""
@@ -172,8 +183,11 @@ class Backend(Protocol):
         """Start what `execute` does; waits only when too much is on its way already."""
         ...
 
-    def program(self, steps: Sequence[Step], read: Sequence[Any]) -> Program:
-        """Steps and buffers to read, to be submitted any number of times, by one thread at a time."""
+    def program(self, steps: Sequence[Step], read: Sequence[Any], scratch: Sequence[Any] = ()) -> Program:
+        """Steps and buffers to read, to be submitted any number of times, by one thread at a time.
+
+        ``scratch`` has those buffers whose contents mean nothing before and after a submission.
+        """
         ...
 
 
@@ -274,6 +288,7 @@ class HostBackend(ABC):
     """Buffers for the backends whose memory is the host's: NumPy arrays."""
 
     largest_buffer: int = 1 << 62
+    host_arrays = True
 
     def require(self, nbytes: int) -> None:
         """Refuse memory that the machine does not have before it is touched."""
@@ -305,7 +320,9 @@ class HostBackend(ABC):
     def execute(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
         """Run steps one after the other."""
 
-    def program(self, steps: Sequence[Step], read: Sequence[NDArray[Any]]) -> HostProgram:
+    def program(
+        self, steps: Sequence[Step], read: Sequence[NDArray[Any]], scratch: Sequence[NDArray[Any]] = ()
+    ) -> HostProgram:
         """Steps and buffers to read, to be run any number of times."""
 
         def run() -> None:

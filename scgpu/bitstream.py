@@ -225,9 +225,10 @@ class Bitstream:
 
     def to(self, device: str | int | Device) -> Bitstream:
         """The same bitstreams on another device (itself when it is there already)."""
-        if device is self._backend.device:
-            return self
-        backend = backend_for(device)
+        return self._on(backend_for(device))
+
+    def _on(self, backend: Backend) -> Bitstream:
+        """The same bitstreams where ``backend`` runs."""
         if backend is self._backend:
             return self
         # The host backends hand out their own memory; bitstreams are immutable, so it may be shared.

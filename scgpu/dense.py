@@ -11,7 +11,7 @@ from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream, Part
-from scgpu.devices import backend_of
+from scgpu.devices import backend_for
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
@@ -43,7 +43,7 @@ def initial_weights(
     total = n_neurons * n_inputs
     flat = np.empty(total)
     key = [seed & 0xFFFF_FFFF, seed >> 32]
-    at_once = min(DRAWS_AT_ONCE, backend_of(device).largest_buffer // 16)
+    at_once = min(DRAWS_AT_ONCE, backend_for(device).largest_buffer // 16)
     for begin in range(0, total, at_once):
         end = min(begin + at_once, total)
         counter = np.zeros((end - begin, 4), np.uint32)
@@ -157,9 +157,9 @@ class DenseLayer:
             )
         shape = Shape(self.n_inputs, self.n_neurons, self.length, self.max_batch, self.sequence is not None)
         self.placement = place(device, shape)
-        self._device = self.placement.device
+        chosen = self.placement.device
         self._form = Form(
-            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, self._device, self.sng
+            self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, chosen, self.sng
         )
         try:
             if self.sequence is None:
@@ -170,9 +170,7 @@ class DenseLayer:
             raise self._too_large(error) from None
         self.plans: dict[int, Plan] = {}
         if weights is None:
-            weights = initial_weights(
-                self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, self._device
-            )
+            weights = initial_weights(self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, chosen)
         self.weights = weights
 
     def _sequence_of(self, sequence: SequenceName | None) -> SequenceName | None:
@@ -192,7 +190,7 @@ class DenseLayer:
     @property
     def device(self) -> Device:
         """Where the layer runs."""
-        return self._device
+        return self._streams.backend.device
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -323,7 +321,7 @@ class DenseLayer:
             return np.empty((0, self.n_neurons), np.uint64)
         backend = self._streams.backend
         if inputs._backend is not backend:
-            inputs = inputs.to(self._device)
+            inputs = inputs._on(backend)
         outs = [self._counts_of_part(part, given) for part in inputs._parts]
         out = outs[0] if len(outs) == 1 else np.concatenate(outs)
         return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
@@ -349,11 +347,11 @@ class DenseLayer:
                 f"weights must have shape (n_neurons, n_inputs) = {(self.n_neurons, self.n_inputs)}; "
                 f"got {weights.shape}"
             )
-        weights = weights.to(self._device)
+        weights = weights._on(self._streams.backend)
         if any((part.begin % self.n_inputs, part.end % self.n_inputs) != (0, 0) for part in weights._parts):
             raise TooLargeError(
                 f"the weight streams of one neuron (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
-                f"buffer of {self._device}; use a smaller length or device='cpu'"
+                f"buffer of {self.device}; use a smaller length or device='cpu'"
             )
         return weights
 
@@ -363,7 +361,7 @@ class DenseLayer:
         if split:
             raise TooLargeError(
                 f"the input streams of one sample (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
-                f"buffer of {self._device}; use a smaller length or device='cpu'"
+                f"buffer of {self.device}; use a smaller length or device='cpu'"
             )
         backend = self._streams.backend
         counts = backend.empty("u32", batch * self.n_neurons)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import operator
 import os
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
-from scgpu import _cpu, _gpu, tuning
+from scgpu import _cpu, _gpu, arguments, tuning
 from scgpu.backend import Backend, Device
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError
+from scgpu.failover import FailoverBackend
 from scgpu.oracle import OracleBackend
 from scgpu.threads import num_threads
 from scgpu.threads import start as start_threads
@@ -22,6 +25,7 @@ _PREFERENCE = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
 _lock = threading.RLock()
 _found: tuple[list[Device], dict[int, Any], list[str]] | None = None
 _backends: dict[Device, Backend] = {}
+_surviving: dict[Device, FailoverBackend] = {}
 # Those of "cpu" and "cpu:TIER", by the name and SCGPU_SIMD_TIER: small calls would wait for the choice.
 _of_names: dict[tuple[str, str | None], Backend] = {}
 
@@ -41,6 +45,7 @@ def _forget() -> None:
         _forked = True
         _found = _found[0] if _found else [], {}, [FORKED]
     _backends.clear()
+    _surviving.clear()
     _of_names.clear()
 
 
@@ -135,7 +140,9 @@ def problems() -> list[str]:
     return texts
 
 
-def device(selector: str | int | Device = "auto") -> Device:
+def device(
+    selector: str | int | Device = "auto", *, on_device_loss: Literal["failover", "raise"] | None = None
+) -> Device:
     """Choose a device.
 
     Parameters
@@ -147,6 +154,11 @@ def device(selector: str | int | Device = "auto") -> Device:
         (``"cpu:x86_64_v3"`` at that SIMD tier). ``"numpy"``: the oracle. An index into
         `devices`. Or a part of an adapter's name, backend or type in any case; the first
         match in the order of `devices` is taken.
+    on_device_loss : {"failover", "raise"}, optional
+        What happens to work on a GPU that goes away, hangs, or has no memory left: it is finished on the next
+        adapter, else on ``cpu``, with the same bits and a `DeviceLossWarning`; or the call raises `DeviceLostError`
+        (`TooLargeError` for want of memory). By default what ``selector`` has when it is a `Device`, else
+        ``"failover"``.
 
     Returns
     -------
@@ -156,11 +168,19 @@ def device(selector: str | int | Device = "auto") -> Device:
     ------
     DeviceError
         When nothing matches; the message lists what there is.
+    ValueError
+        When ``on_device_loss`` is something else.
     TypeError
         When ``selector`` is of another type.
     """
-    if isinstance(selector, Device):
-        return selector
+    chosen = selector if isinstance(selector, Device) else _selected(selector)
+    if on_device_loss is None or on_device_loss == chosen.on_device_loss:
+        return chosen
+    arguments.choice("on_device_loss", on_device_loss, ("failover", "raise"))
+    return replace(chosen, on_device_loss=on_device_loss)
+
+
+def _selected(selector: str | int) -> Device:
     if isinstance(selector, str):
         name = selector.strip().lower()
         if name in ("auto", "gpu"):
@@ -219,9 +239,21 @@ def _listing() -> str:
 
 
 def backend_for(selector: str | int | Device) -> Backend:
-    """The running backend of the device that a selector means; parameter and errors as `device`."""
+    """What runs steps for the device that a selector means; parameter and errors as `device`.
+
+    For a GPU whose loss is survived it is a `FailoverBackend`, the same one until `restart_device`.
+    """
     if not isinstance(selector, str) or not selector.startswith("cpu"):
-        return backend_of(device(selector))
+        chosen = device(selector)
+        if chosen.kind != "gpu" or chosen.on_device_loss == "raise":
+            return backend_of(chosen)
+        surviving = _surviving.get(chosen)
+        if surviving is None:
+            with _lock:
+                surviving = _surviving.get(chosen)
+                if surviving is None:
+                    surviving = _surviving[chosen] = FailoverBackend(chosen, backend_of, _following)
+        return surviving
     name = (selector, os.environ.get(_cpu.TIER_VARIABLE))
     backend = _of_names.get(name)
     if backend is None:
@@ -229,8 +261,39 @@ def backend_for(selector: str | int | Device) -> Backend:
     return backend
 
 
+def _following(lost: Device) -> Sequence[Device]:
+    """Devices that take over from a GPU: hardware adapters, for a software one those too, then the processor."""
+    adapters = [one for one in _search()[0] if one.index != lost.index and (lost.software or not one.software)]
+    hosts = [one for one in devices() if one.kind != "gpu"]
+    return [*(replace(one, isolated=lost.isolated) for one in adapters), *hosts]
+
+
+def restart_device(selector: str | int | Device) -> Device:
+    """Let what is made from now on try a GPU again that was lost; what moved to another device stays there.
+
+    Parameters
+    ----------
+    selector : str, int or Device
+        See `device`.
+
+    Returns
+    -------
+    Device
+        The device; nothing happens when it was not lost.
+    """
+    chosen = device(selector)
+    with _lock:
+        running = _backends.get(chosen)
+        if running is not None and getattr(running, "lost", None) is not None:
+            del _backends[chosen]
+        surviving = _surviving.get(chosen)
+        if surviving is not None and surviving.device != chosen:
+            del _surviving[chosen]
+    return chosen
+
+
 def backend_of(chosen: Device) -> Backend:
-    """The running backend of a device, made at its first use and shared.
+    """The running backend of a device itself, made at its first use and shared; a GPU's raises when it is lost.
 
     Raises
     ------
@@ -246,7 +309,7 @@ def backend_of(chosen: Device) -> Backend:
                 if _forked:
                     raise GpuError(FORKED)
                 adapter = _search()[1].get(chosen.index)
-                if adapter is None or _search()[0][chosen.index] != chosen:
+                if adapter is None or _search()[0][chosen.index] != replace(chosen, isolated=False):
                     raise DeviceError(f"{chosen} is not a device of this machine; {_listing()}")
                 gpu = _gpu.GpuBackend(chosen, adapter)
                 gpu.tuned = tuning.load(chosen)

@@ -25,3 +25,11 @@ class GpuError(ScgpuError, RuntimeError):
 
 class DeviceLostError(GpuError):
     """A device went away: lost, destroyed, hung past the timeout, or the process that held it died."""
+
+
+class DeviceMemoryError(TooLargeError, GpuError):
+    """A GPU had no memory left for something within its limits."""
+
+
+class DeviceLossWarning(RuntimeWarning):
+    """A GPU went away or had no memory left, and what ran on it goes on elsewhere, with the same bits."""

@@ -249,13 +249,12 @@ def _run_piece(
     traces: Traces,
 ) -> NDArray[np.uint32]:
     """Advance by as many steps as the device's buffers hold, fill the traces of these steps; the counts after them."""
-    gpu = backend.device.kind == "gpu"
     rows: list[Any] = []
     copies: list[tuple[NDArray[Any], Any]] = []
     for trace, dtype in zip(traces, ("u32", "i16"), strict=True):
         if trace is None:
             rows += (backend.empty(dtype, 0), 0)
-        elif not gpu and trace.flags.carray:
+        elif backend.host_arrays and trace.flags.carray:
             rows += (trace.reshape(-1).view(DTYPES[dtype]), step_count)
         else:
             # On a GPU no two neurons may share the 32 bits of two voltages.

@@ -349,7 +349,8 @@ def gpu_device(selector: str) -> Device:
     DeviceError
         When it means no GPU adapter.
     """
-    chosen = device(selector)
+    # What is drawn lies on this device and nowhere else.
+    chosen = device(selector, on_device_loss="raise")
     if chosen.kind == "gpu":
         return chosen
     known = ", ".join(f"{one.index}: {one}" for one in devices() if one.kind == "gpu") or "none here"

@@ -125,8 +125,14 @@ class Segments:
         by_name = {one.name: one for one in self.cells}
         buffers = [words[by_name[name]] if what == "words" else voltages[by_name[name]][0] for name, what in reads]
         # The clock tells the end of a segment that records nothing.
+        scratch = [
+            *words.values(),
+            *(one for one, _ in voltages.values()),
+            *(one.drives for one in self.cells.values()),
+        ]
+        scratch += [traces.values for synapses in self._synapses for traces in synapses.traces]
         return Segment(
-            backend.program(steps, [*buffers, self.clock]),
+            backend.program(steps, [*buffers, self.clock], scratch),
             [(self._players[key], tape) for key, tape in tapes.items()],
             reads,
             words,

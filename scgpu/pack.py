@@ -61,7 +61,7 @@ def pack(
     if array.size == 0:
         return np.empty(shape, np.uint64) if out is None else out
     backend = backend_for(device)
-    if out is None or backend.device.kind == "gpu":
+    if out is None or not backend.host_arrays:
         words = pack_streams(backend, array, backend.empty("u64", math.prod(shape)), read=True).reshape(shape)
         if out is None:
             return words

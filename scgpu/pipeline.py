@@ -182,7 +182,7 @@ def _submit(
     batch = len(values)
     plan = _plan(layers, activations, backend, batch)
     if plan is None:
-        steps, counts = _chain(layers, activations, backend.upload(array), batch, seed, first_sample)
+        steps, counts, _ = _chain(layers, activations, backend.upload(array), batch, seed, first_sample)
         return backend.submit(steps, [counts])
     changes = {"key_lo": seed & 0xFFFF_FFFF, "key_hi": seed >> 32, "first_sample": first_sample}
     return plan.program.submit(plan.thresholds, array, {"encode": changes})
@@ -190,7 +190,7 @@ def _submit(
 
 def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend, batch: int) -> Plan | None:
     """The plan for a batch size; None for large batches, and where plans save nothing."""
-    if backend.device.kind != "gpu":  # threads that compute at once would share its buffers
+    if backend.host_arrays:  # threads that compute at once would share its buffers
         return None
     if any(layer.sng for layer in layers):  # a seed chooses a sequence, that is another buffer
         return None
@@ -203,10 +203,12 @@ def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: B
     if batch * sample_bytes > PLAN_BYTES or batch > _piece(layers, backend):
         return None
     thresholds = backend.empty("u32", batch * first.n_inputs)
-    steps, counts = _chain(layers, activations, thresholds, batch, 0, 0)
+    steps, counts, between = _chain(layers, activations, thresholds, batch, 0, 0)
     if len(first.plans) >= PLANS:
         first.plans.clear()
-    plan = first.plans[batch] = Plan(backend.program(steps, [counts]), thresholds, conditions)
+    plan = first.plans[batch] = Plan(
+        backend.program(steps, [counts], [thresholds, counts, *between]), thresholds, conditions
+    )
     return plan
 
 
@@ -217,8 +219,8 @@ def _chain(
     batch: int,
     seed: int,
     first_sample: int,
-) -> tuple[list[Step], Any]:
-    """Kernel calls for thresholds (batch, n_inputs), and the buffer that gets the counts (batch, n_neurons)."""
+) -> tuple[list[Step], Any, list[Any]]:
+    """Kernel calls for thresholds (batch, n_inputs), the buffer that gets the counts (batch, n_neurons), the others."""
     first, last = layers[0], layers[-1]
     backend = first.streams.backend
     piece = min(_piece(layers, backend), batch)
@@ -256,4 +258,5 @@ def _chain(
                 integers = activations[index].integers(layer.n_inputs, layer.length, layer.polarity)
                 steps += products(words[index], counts, scratch[index], sample_count)
                 steps.append(activation_step(counts, thresholds, sample_count * layer.n_neurons, integers))
-    return steps, last_counts
+    between = [*words, *(one for pair in hidden for one in pair), *(one for one in scratch if one is not None)]
+    return steps, last_counts, between

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu.backend import Device
-from scgpu.devices import backend_of
+from scgpu.devices import backend_for
 from scgpu.encode import domain_of
 from scgpu.philox import philox4x32
 
@@ -89,7 +89,7 @@ def ranked(
     order = np.empty((n_inputs, length), small)
     ranks = np.empty((n_inputs, n_neurons), small)
     column_bytes = 128 * -(-length // 32)  # counters of eight blocks for each 32-bit word
-    at_once = max(1, min(NUMBERS_AT_ONCE // length, backend_of(device).largest_buffer // column_bytes))
+    at_once = max(1, min(NUMBERS_AT_ONCE // length, backend_for(device).largest_buffer // column_bytes))
     for first in range(0, n_inputs, at_once):
         numbers = philox_numbers(first, min(at_once, n_inputs - first), length, seed, tensor_id, device)
         for i, row in enumerate(numbers, first):

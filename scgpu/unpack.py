@@ -79,13 +79,12 @@ def unpack_streams(
     if out is None and len(parts) > 1:
         require_host_memory(stream_count * length)
         out = np.empty(stream_count * length, np.uint8)
-    on_host = backend.device.kind != "gpu"
     for params, begin, end in parts:
-        bits = out[begin:end] if out is not None and on_host else backend.empty("u8", end - begin)
+        bits = out[begin:end] if out is not None and backend.host_arrays else backend.empty("u8", end - begin)
         (part,) = backend.execute([Step("unpack", params, (words, bits))], [bits])
         if out is None:
             return part
-        if not on_host:
+        if not backend.host_arrays:
             out[begin:end] = part
     assert out is not None
     return out

@@ -18,7 +18,7 @@ from scgpu._abi import PASS_WORDS
 from scgpu.arguments import Polarity
 from scgpu.backend import Backend, Device, Step, require_host_memory
 from scgpu.bitstream import Bitstream, Part
-from scgpu.devices import backend_of
+from scgpu.devices import backend_for
 from scgpu.encode import encode, thresholds_of
 from scgpu.errors import TooLargeError
 from scgpu.lookup import lookup_steps
@@ -179,14 +179,14 @@ class IndependentStreams:
 
     def __init__(self, form: Form, weights: NDArray[np.float64]) -> None:
         self._form = form
-        self.backend = backend_of(form.device)
+        self.backend = backend_for(form.device)
         self._part_neurons = self.neurons_per_part(form)
         self.parts = [self._encoded(weights, begin) for begin in range(0, form.n_neurons, self._part_neurons)]
 
     @staticmethod
     def neurons_per_part(form: Form) -> int:
         """Neurons whose streams share a buffer; `TooLargeError` where the streams cannot be had."""
-        backend = backend_of(form.device)
+        backend = backend_for(form.device)
         row_bytes = form.n_inputs * form.word_count * 8
         backend.require(row_bytes)
         backend.require_total(row_bytes * form.n_neurons)
@@ -240,7 +240,7 @@ class SharedStreams:
         self._ranked = ranked(
             thresholds_of(weights, form.polarity), form.length, sequence, form.seed, form.tensor_id, form.device
         )
-        self.backend = backend_of(form.device)
+        self.backend = backend_for(form.device)
         self._orders = self._order_parts()
         self._rank_bits = 8 * self._ranked.ranks.dtype.itemsize
         self._ranks = self._rank_parts()
@@ -253,7 +253,7 @@ class SharedStreams:
                 f"shared weight streams have at most {LONGEST_SHARED:,} bits; got length={form.length}. "
                 'Use a shorter length, or weight_streams="independent".'
             )
-        backend = backend_of(form.device)
+        backend = backend_for(form.device)
         small = 2 if form.length <= 0xFFFF else 4
         backend.require(SharedStreams._step_bytes(form, small))
         order_bytes = 0 if sequence == "ramp" else form.n_inputs * form.length * small

@@ -212,7 +212,7 @@ def test_waiting_obeys_signals_and_leaves_the_processor_alone(
     gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend: Any = backend_of(gpu)
-    never = _gpu_raw.Readback(0, None, 4)
+    never = _gpu_raw.Readback(backend._queue, 0, None, 4)
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -288,11 +288,11 @@ def test_refused_recording_and_failed_mapping_are_errors(gpu: scgpu.Device, monk
     def failed(*arguments: Any) -> Any:
         mapping = make_mapping(*arguments)
         backend._queue.wait(mapping)
-        mapping.status, mapping.message = 3, "Parent device is lost"
+        mapping.status, mapping.message = 3, "Buffer is invalid"
         return mapping
 
     monkeypatch.setattr(backend._queue, "map", failed)
-    with pytest.raises(scgpu.GpuError, match=r"run on .*: Could not map buffer \(Parent device is lost\)"):
+    with pytest.raises(scgpu.GpuError, match=r"run on .*: Could not map buffer \(Buffer is invalid\)"):
         streams.count()
     monkeypatch.undo()
     for _ in range(3):

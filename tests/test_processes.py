@@ -56,9 +56,7 @@ def run(code: str, chosen: scgpu.Device, tmp_path: Path) -> str:
     program = tmp_path / "program.py"
     selector: Any = chosen.index if chosen.kind == "gpu" else f"cpu:{chosen.tier}"
     program.write_text(PREPARED.replace("SELECTOR", repr(selector)) + textwrap.dedent(code))
-    done = subprocess.run(
-        [sys.executable, str(program)], capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0 and done.stderr == "", (done.returncode, done.stdout, done.stderr)
     return done.stdout
 
