@@ -255,7 +255,7 @@ class Bitstream:
             left, right = getattr(self, name), getattr(other, name)
             if left != right:
                 raise ValueError(f"a {sign} b needs bitstreams of equal {name}; a has {left!r}, b has {right!r}")
-        return self._by_parts(operation, other.to(self.device))
+        return self._by_parts(operation, other._on(self._backend))
 
     def __and__(self, other: Bitstream) -> Bitstream:
         """AND: the product of independent unipolar streams."""

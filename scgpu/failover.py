@@ -335,6 +335,7 @@ class FailoverBackend:
         self._following = following
         self._first = device
         self._left: list[Device] | None = None
+        self._largest: int | None = None
         self.era = Era(start(device), device)
 
     @property
@@ -344,8 +345,8 @@ class FailoverBackend:
 
     @property
     def largest_buffer(self) -> int:
-        """Bytes that one buffer may have."""
-        return self.era.backend.largest_buffer
+        """Bytes that one buffer may have: those of the first device, so that tensors are cut alike ever after."""
+        return self.era.backend.largest_buffer if self._largest is None else self._largest
 
     def require(self, nbytes: int) -> None:
         """Raise `TooLargeError` when a buffer of so many bytes cannot be had."""
@@ -480,13 +481,16 @@ class FailoverBackend:
                 return
             if self._left is None:
                 self._left = list(self._following(self._first))
+            self._largest = self.largest_buffer
             while self._left:
                 device = self._left.pop(0)
                 try:
-                    self.era = Era(self._start(device), device)
+                    backend = self._start(device)
                 except ScgpuError:
                     continue
-                break
+                if backend.largest_buffer >= self._largest:
+                    self.era = Era(backend, device)
+                    break
             else:
                 raise error
         _warn(f"{era.device} failed ({error}); its work goes on on {device}, with the same bits")
