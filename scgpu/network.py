@@ -65,9 +65,11 @@ class Network:
                 )
         device = common_device([layer.placement for layer in given])
         for index, layer in enumerate(given):
-            if layer.device != device and not layer.placement.expected:
+            # Where it was made for: a layer may have moved since, when its device was lost.
+            if layer.placement.device != device and not layer.placement.expected:
                 raise ValueError(
-                    f"layers[{index}] must be on one device with the other layers, {device}; got {layer.device}"
+                    f"layers[{index}] must be on one device with the other layers, {device}; "
+                    f"got {layer.placement.device}"
                 )
         places = len(given) - 1
         chosen = [activation] * places if isinstance(activation, (str, Activation)) else list(activation)

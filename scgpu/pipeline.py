@@ -47,6 +47,14 @@ class Layer(Protocol):
         ...
 
     @property
+    def weights(self) -> NDArray[np.float64]:
+        """Weights; when assigned they are encoded where the device runs now."""
+        ...
+
+    @weights.setter
+    def weights(self, weights: ArrayLike) -> None: ...
+
+    @property
     def streams(self) -> WeightStreams:
         """Weight streams on that device."""
         ...
@@ -130,6 +138,10 @@ def submit_stack(
     between layers k and k + 1.
     """
     first, last = layers[0], layers[-1]
+    while any(layer.streams.backend is not first.streams.backend for layer in layers):
+        # Their device was restarted while they were made, or before one got other weights.
+        for layer in layers:
+            layer.weights = layer.weights
     backend = first.streams.backend
     recorder = _trace.recorder(backend.device) if _trace.active else None
     values = arguments.values("x", x, first.polarity)

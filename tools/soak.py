@@ -255,7 +255,7 @@ class Totals:
 
 
 def _one(rng: np.random.Generator, of: Sequence[Any]) -> Any:
-    return of[rng.integers(len(of))]
+    return of[int(rng.integers(len(of)))]
 
 
 class Soak:
