@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,7 @@ from scgpu.arguments import Polarity
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream, Part
 from scgpu.devices import backend_for
+from scgpu.devices import device as device_of
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
@@ -94,6 +95,8 @@ class DenseLayer:
         See `scgpu.device`. ``"auto"`` takes the adapter in ``SC_GPU_ADAPTER``, else whichever of
         the best hardware GPU and ``cpu`` is expected to be faster for this layer with batches
         of ``max_batch``, by rates measured once on this machine; ``placement`` says why.
+    on_device_loss : {"failover", "raise"}, optional
+        See `scgpu.device`.
 
     Attributes
     ----------
@@ -132,6 +135,7 @@ class DenseLayer:
         sequence: SequenceName | None = None,
         sng: SngName | Sng = "bernoulli",
         device: str | int | Device = "auto",
+        on_device_loss: Literal["failover", "raise"] | None = None,
     ) -> None:
         self.n_inputs = arguments.integer("n_inputs", n_inputs, 1, 2**32 - 1)
         self.n_neurons = arguments.integer("n_neurons", n_neurons, 1, 2**32 - 1)
@@ -157,7 +161,7 @@ class DenseLayer:
             )
         shape = Shape(self.n_inputs, self.n_neurons, self.length, self.max_batch, self.sequence is not None)
         self.placement = place(device, shape)
-        chosen = self.placement.device
+        chosen = device_of(self.placement.device, on_device_loss=on_device_loss)
         self._form = Form(
             self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, chosen, self.sng
         )

@@ -49,8 +49,8 @@ class Contents:
         self.array = array
         self.run = run
         self.slot = slot
-        self.depth: int = 0 if run is None else run.depth
-        self.nbytes: int = run.nbytes if run is not None else 0 if array is None else array.nbytes
+        # Only what outlasts its call has a history that somebody asks for.
+        self.depth, self.nbytes = (0, 0) if owner is None else _history(array, run)
 
 
 class Recipe(NamedTuple):
@@ -64,15 +64,20 @@ class Recipe(NamedTuple):
 class Made:
     """A run of a recipe over contents (None: unspecified ones)."""
 
-    __slots__ = ("changes", "depth", "inputs", "nbytes", "recipe")
+    __slots__ = ("changes", "inputs", "recipe")
 
     def __init__(self, recipe: Recipe, changes: Changes, inputs: list[Contents | None]) -> None:
         self.recipe = recipe
         self.changes = changes
         self.inputs = inputs
-        known = [one for one in inputs if one is not None]
-        self.depth: int = 1 + max((one.depth for one in known), default=0)
-        self.nbytes: int = sum(one.nbytes for one in known)
+
+
+def _history(array: NDArray[Any] | None, run: Made | None) -> tuple[int, int]:
+    """Runs behind contents, and bytes that they hold on to."""
+    if run is None:
+        return 0, 0 if array is None else array.nbytes
+    known = [one for one in run.inputs if one is not None]
+    return 1 + max((one.depth for one in known), default=0), sum(one.nbytes for one in known)
 
 
 class FailoverBuffer:
@@ -273,7 +278,8 @@ class FailoverProgram:
         if source is not None and array is not None:
             given = Contents(source, np.array(array).reshape(-1), None, 0)
         submission = self._backend.attempt(lambda era: self._start(era, source, given, changes))
-        self._backend.shorten([buffer for _, buffer in self._changed])
+        if self._changed:
+            self._backend.shorten([buffer for _, buffer in self._changed])
         return submission
 
     def _start(
@@ -443,6 +449,8 @@ class FailoverBackend:
 
     def note(self, era: Era, changed: Sequence[Contents]) -> bool:
         """Remember what buffers hold now; False when the device changed meanwhile and the call counts for nothing."""
+        if not changed:
+            return self.era is era
         with self.lock:
             if self.era is not era:
                 return False
