@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import _trace, arguments
 from scgpu.activation import Activation, activation_step
 from scgpu.arguments import Polarity
-from scgpu.backend import Backend, Device, Program, Step, Submission
+from scgpu.backend import Backend, Device, Program, Step, Submission, require_host_memory
 from scgpu.encode import PURPOSES, stream_step, thresholds_of
 from scgpu.errors import TooLargeError
 from scgpu.forks import ForkLock
@@ -152,6 +152,7 @@ def submit_stack(
     rows = values if values.ndim == 2 else values[None]
     batch = len(rows)
     first_sample = arguments.integer("first_sample", first_sample, 0, 2**32 - max(batch, 1))
+    require_host_memory(12 * batch * last.n_neurons)  # the counts as they are read, and in 64 bits
     if recorder:
         recorder.stage("check")
     # One submission for the whole batch, as far as its thresholds and counts fit a buffer each.
