@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 import soak
 
 import scgpu
+from scgpu import _gpu, fsm
+from scgpu.devices import backend_of
 
 TOOL = Path(soak.__file__)
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: what a process holds is read from /proc")
@@ -156,3 +159,25 @@ def test_what_cannot_be_had_is_refused_untouched(
         HUGE[request_for](everywhere)
     assert time.monotonic() - begin < 20
     assert peak() - before < free / 4
+
+
+@pytest.mark.filterwarnings("always::scgpu.errors.DeviceLossWarning")
+def test_devices_that_were_lost_are_given_back(gpu: scgpu.Device) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(one, _gpu.GpuBackend) for one in gc.get_objects())
+
+    x = np.full(16, 0.5)
+    found = []
+    for _ in range(2 * fsm.DEVICES + 4):
+        layer = scgpu.DenseLayer(16, 8, 128, device=gpu)
+        streams = scgpu.encode(x, 128, polarity="bipolar", sng="sobol", device=gpu)
+        ones = scgpu.stanh(streams, 4).count()
+        backend: Any = backend_of(gpu)
+        backend.destroy()
+        layer.counts(x)
+        assert np.array_equal(scgpu.stanh(streams, 4).count(), ones)
+        del layer, streams, backend
+        scgpu.restart_device(gpu)
+        found.append(alive())
+    assert max(found[-3:]) <= max(found[fsm.DEVICES + 2 : -3]), found
