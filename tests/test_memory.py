@@ -54,9 +54,9 @@ def test_a_leak_would_be_seen(leak: str, gpu: scgpu.Device, monkeypatch: pytest.
         kept[-1].start()
 
     leaks: dict[str, Callable[[], object]] = {
-        "rss": lambda: kept.append(np.ones(1 << 17)),
+        "rss": lambda: kept.append(np.ones(1 << 20)),
         "gpu_bytes": lambda: kept.append(scgpu.encode([0.5], 1 << 23, device=gpu)),
-        "gpu_buffers": lambda: kept.append(scgpu.encode([0.5], 64, device=gpu)),
+        "gpu_buffers": lambda: kept.extend(scgpu.encode([0.5], 64, device=gpu) for _ in range(20)),
         "files": lambda: kept.append(os.open(os.devnull, os.O_RDONLY)),
         "threads": thread,
         "objects": lambda: kept.extend([k] for k in range(500)),
