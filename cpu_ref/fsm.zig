@@ -11,6 +11,7 @@
 //! small, a table of several bits at once is made from the given one by doubling: a look-up then
 //! advances by that many bits. Neighbouring streams fill the time of each other's loads.
 
+const std = @import("std");
 const abi = @import("abi.zig");
 
 /// Entries of a table of several bits at once: it stays in the first-level cache.
@@ -179,4 +180,37 @@ inline fn scalar(number: u32) u32 {
         : [same] "=r" (-> u32),
         : [number] "0" (number),
     );
+}
+
+test "tables of several bits at once do what single steps do" {
+    inline for (.{ .{ 1, 2 }, .{ 1, 4 }, .{ 1, 8 }, .{ 2, 2 }, .{ 2, 4 }, .{ 3, 2 } }) |shape| {
+        const inputs = shape[0];
+        const steps = shape[1];
+        const state_count = 5;
+        const Wide = Machine(inputs, steps);
+        var random: std.Random.DefaultPrng = .init(5);
+        var given: [state_count << inputs]u32 = undefined;
+        for (&given) |*entry| entry.* = random.random().uintLessThan(u32, state_count) | random.random().int(u32) & 0x0101_0000;
+        var tables: [2][state_count << inputs * steps]u32 = undefined;
+        @memcpy(tables[0][0..given.len], &given);
+        comptime var made = 1;
+        inline while (made < steps) : (made *= 2) {
+            Machine(inputs, 2 * made).double(&tables[1], &tables[0], state_count);
+            @memcpy(&tables[0], &tables[1]);
+        }
+        for (0..state_count) |begin| {
+            for (0..1 << inputs * steps) |row| {
+                const entry = tables[0][Wide.place(@intCast(begin)) + row];
+                var now: u32 = @intCast(begin);
+                for (0..steps) |step| {
+                    var at = now << inputs;
+                    inline for (0..inputs) |input| at |= @intCast((row >> @intCast(input * steps + step) & 1) << input);
+                    now = given[at] & 0xffff;
+                    try std.testing.expectEqual(given[at] >> 16 & 1, entry >> @intCast(16 + step) & 1);
+                    try std.testing.expectEqual(given[at] >> 24 & 1, entry >> @intCast(24 + step) & 1);
+                }
+                try std.testing.expectEqual(now, Wide.state(entry));
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! does not depend on the division. `units` can be done apart, `part` is the call for a range
 //! of them, and `nanoseconds` estimates the whole on one thread.
 
+const std = @import("std");
 const abi = @import("abi.zig");
 
 pub const philox = struct {
@@ -446,3 +447,62 @@ pub const fsm = struct {
         return p;
     }
 };
+
+test "parts stay within buffers that are just long enough for the call" {
+    @setEvalBranchQuota(100_000);
+    var random: std.Random.DefaultPrng = .init(6);
+    inline for (comptime std.meta.fieldNames(abi.Table)) |op| {
+        const Call = @typeInfo(@typeInfo(@typeInfo(@FieldType(abi.Table, op)).pointer.child).@"fn".param_types[0].?).pointer.child;
+        const Division = @field(@This(), op);
+        for (0..1000) |_| {
+            var call: Call = undefined;
+            inline for (comptime std.meta.fieldNames(Call)) |name| {
+                switch (@typeInfo(@FieldType(Call, name))) {
+                    .pointer => @field(call, name) = @ptrFromInt(1 << 40),
+                    else => @field(call, name) = if (@FieldType(Call, name) == u64) 1 << 32 else 1 + random.random().uintLessThan(u32, if (random.random().boolean()) 3 else 200),
+                }
+            }
+            limited(op, &call, random.random());
+            inline for (comptime std.meta.fieldNames(Call)) |name| {
+                if (@FieldType(Call, name) == u64) shorten(&call, name);
+            }
+            const units = Division.units(&call);
+            const chunks = 1 + random.random().uintLessThan(u64, 9);
+            for (0..chunks) |chunk| {
+                const begin = units * chunk / chunks;
+                const end = units * (chunk + 1) / chunks;
+                if (begin == end) continue;
+                var some = Division.part(&call, begin, end);
+                inline for (comptime std.meta.fieldNames(Call)) |name| {
+                    if (@typeInfo(@FieldType(Call, name)) == .pointer) {
+                        @field(some, name ++ "_len") -= @field(some, name) - @field(call, name);
+                    }
+                }
+                try std.testing.expect(some.fits());
+            }
+        }
+    }
+}
+
+/// Parameters as callers give them, but for rows that keep their stride when a part begins within them:
+/// parameters of several neurons, traces of dense synapses.
+fn limited(comptime op: []const u8, call: anytype, random: std.Random) void {
+    if (comptime std.mem.eql(u8, op, "propagate")) call.dense = random.uintLessThan(u32, 2);
+    if (comptime std.mem.eql(u8, op, "stdp")) call.dense = 0;
+    if (comptime std.mem.eql(u8, op, "lif")) {
+        call.parameter_stride = 1;
+        inline for (.{ "record_words", "record_spikes", "record_voltages" }) |name| @field(call, name) = 1;
+    }
+    if (comptime std.mem.eql(u8, op, "count")) call.segment_count = (call.word_count + call.segment_words - 1) / call.segment_words;
+}
+
+/// The least length that fits the call.
+fn shorten(call: anytype, comptime name: []const u8) void {
+    var low: u64 = 0;
+    var high = @field(call, name);
+    while (low < high) {
+        @field(call, name) = (low + high) / 2;
+        if (call.fits()) high = (low + high) / 2 else low = (low + high) / 2 + 1;
+    }
+    @field(call, name) = low;
+}

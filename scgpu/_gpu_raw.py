@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -292,6 +293,8 @@ class NativeQueue:
         self._probe = device.create_buffer(size=4, usage="COPY_DST")
         self.timeout = _timeout()
         self.progress = 0.0
+        # Staging buffers from `map` on until `unmap`: what else is done with one aborts the process.
+        self._mapped: weakref.WeakSet[Any] = weakref.WeakSet()
         self._commands = ffi.new("WGPUCommandBuffer[1]")
         self._map_info = ffi.new("WGPUBufferMapCallbackInfo *")
         self._map_info.mode = self._library.lib.WGPUCallbackMode_AllowProcessEvents
@@ -321,6 +324,8 @@ class NativeQueue:
         With timers, as many as `Timer.needed` says, each call is a pass of its own that a timer measures.
         """
         library, lib = self._library, self._library.lib
+        if any(copy.target in self._mapped for copy in copies):
+            raise NativeError("a staging buffer is mapped, or about to be: its submission would abort the process")
         library.errors.capture("record")
         try:
             encoder = lib.wgpuDeviceCreateCommandEncoder(self._handle, library.encoder)
@@ -413,6 +418,7 @@ class NativeQueue:
     def map(self, buffer: Any, nbytes: int) -> Readback:
         """Ask for the first bytes of a staging buffer, once the device has written them."""
         library = self._library
+        self._mapped.add(buffer)
         mapping = Readback(self, next(_keys), buffer, nbytes)
         info = self._map_info
         info.userdata1 = library.ffi.cast("void *", mapping.key)
@@ -468,7 +474,7 @@ class NativeQueue:
             When the mapping failed: the device is lost, or was out of memory.
         """
         library = self._library
-        if mapping.status != library.mapped:
+        if mapping.status != library.mapped or mapping.buffer not in self._mapped:
             raise NativeError(f"Could not map buffer ({mapping.message or mapping.status})")
         self.require_alive()
         content = np.empty(mapping.nbytes, np.uint8)
@@ -487,4 +493,11 @@ class NativeQueue:
     @gated
     def unmap(self, mapping: Readback) -> None:
         """Make the buffer of a mapping that is ready usable again."""
-        self._library.lib.wgpuBufferUnmap(mapping.buffer._internal)
+        library = self._library
+        library.errors.capture("unmap")
+        try:
+            library.lib.wgpuBufferUnmap(mapping.buffer._internal)
+        finally:
+            found = library.errors.release("unmap")
+        self._raise(found)
+        self._mapped.discard(mapping.buffer)

@@ -294,6 +294,59 @@ def parallel_count(inputs: Sequence[Bitstream]) -> ParallelCount:
     return ParallelCount(planes, len(streams))
 
 
+def approximate_parallel_count(inputs: Sequence[Bitstream]) -> ParallelCount:
+    """Approximate parallel counter: about the number of ones among the streams at each time.
+
+    The inputs go in pairs into gates, an OR, an AND, an OR and so on, and twice the ones of the gates are the
+    count: a layer of full adders less than `parallel_count` has, and no lowest bit. Of a pair that differs OR
+    counts one too many, AND one too few. So errors are at most a quarter of the inputs (rounded up to
+    the next pair), and for n independent inputs of share 1/2 of mean 0 where n is a multiple of 4, and of
+    standard deviation sqrt(n / 8).
+
+    Parameters
+    ----------
+    inputs : sequence of Bitstream
+        An even number, of equal length, polarity and shape.
+
+    Returns
+    -------
+    ParallelCount
+        Plane 0 is all 0.
+
+    Raises
+    ------
+    ValueError
+        No streams, an odd number of them, or streams of different length, polarity or shape.
+    TypeError
+        Something that is no `Bitstream`.
+
+    References
+    ----------
+    K. Kim, J. Lee, K. Choi: Approximate de-randomizer for stochastic circuits. ISOCC 2015. A. Ren et al.: SC-DCNN:
+    highly-scalable deep convolutional neural network using stochastic computing. ASPLOS 2017.
+
+    Examples
+    --------
+    >>> import scgpu
+    >>> inputs = [scgpu.thermometer(n, 6, device="cpu") for n in (2, 3, 4, 5)]
+    >>> scgpu.parallel_count(inputs).by_time().tolist()
+    [4, 4, 3, 2, 1, 0]
+    >>> scgpu.approximate_parallel_count(inputs).by_time().tolist()
+    [4, 4, 4, 2, 0, 0]
+    """
+    streams = _alike("inputs", inputs)
+    if len(streams) % 2:
+        raise ValueError(
+            f"inputs must hold an even number of Bitstreams; got {len(streams)}. "
+            "Add one of zeros, or use parallel_count."
+        )
+    gates = [
+        a & b if place % 2 else a | b for place, (a, b) in enumerate(zip(streams[::2], streams[1::2], strict=True))
+    ]
+    planes = parallel_count(gates).planes
+    return ParallelCount([planes[0] ^ planes[0], *planes], len(streams))
+
+
 def unary_add(inputs: Sequence[Bitstream], *, scale: int = 1, depth: int | None = None) -> Bitstream:
     """Sum of values over ``scale`` by an accumulator: uGEMM's non-scaled (1) or scaled (n inputs) addition.
 
@@ -460,6 +513,8 @@ def bernstein_coefficients(function: Callable[[NDArray[np.float64]], ArrayLike],
     [0.0, 0.0, 1.0]
     """
     degree = arguments.integer("degree", degree, 1, 30)
+    if not callable(function):
+        raise TypeError(f"function must be callable; got {type(function).__name__}")
     x = np.linspace(0.0, 1.0, 1001)
     target = _shares("values of the function", function(x))
     if target.shape != x.shape:

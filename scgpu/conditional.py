@@ -135,7 +135,9 @@ def conditional_layer(inputs: Bitstream, weights: Bitstream) -> NDArray[np.uint6
     def first(steps: NDArray[np.int64]) -> NDArray[np.int64]:
         whole, rest = np.divmod(steps, weights.length)
         masks = thermometer(rest, weights.length, device=weights.device)
-        counts: NDArray[np.int64] = whole @ periods + pair_counts(masks, weights, n_inputs)
+        counts: NDArray[np.int64] = pair_counts(masks, weights, n_inputs)
+        if whole.any():  # NumPy's products of integers are slow
+            counts += whole @ periods
         return counts
 
     counts = first(ones)

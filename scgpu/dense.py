@@ -446,6 +446,9 @@ class DenseLayer:
 
     def values_of(self, counts: NDArray[np.uint64]) -> NDArray[np.float64]:
         """Counts as numbers: counts / length, bipolar 2 counts / length - n_inputs."""
+        counts = arguments.array_of("counts", counts)
+        if not arguments.holds_integers(counts):
+            raise TypeError(f"counts must hold integers; got dtype {counts.dtype}")
         if self.polarity == "bipolar":
             return 2 * counts / self.length - self.n_inputs
         return counts / self.length

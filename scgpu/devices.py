@@ -188,23 +188,23 @@ def _selected(selector: str | int) -> Device:
         if name == "cpu":
             return _cpu_device(_cpu.simd_tier())
         if name.startswith("cpu:"):
-            tier = _cpu.usable_tier(name.removeprefix("cpu:"), f"device {selector!r}")
+            tier = _cpu.usable_tier(name.removeprefix("cpu:"), f"device {arguments.shown(selector)}")
             return _cpu_device(tier)
         if name == "numpy":
             return devices()[-1]
         if not name.isdecimal():
-            return _adapter(name, f"device {selector!r}")
+            return _adapter(name, f"device {arguments.shown(selector)}")
         index = int(name)
     elif isinstance(selector, bool):
-        raise TypeError(f"device must be a name, an index or a Device; got {selector!r}")
+        raise TypeError(f"device must be a name, an index or a Device; got {arguments.shown(selector)}")
     else:
         try:
             index = operator.index(selector)
-        except TypeError:
-            raise TypeError(f"device must be a name, an index or a Device; got {selector!r}") from None
+        except Exception:  # __index__ of any class may raise anything
+            raise TypeError(f"device must be a name, an index or a Device; got {arguments.shown(selector)}") from None
     known = devices()
     if not 0 <= index < len(known):
-        raise DeviceError(f"device {selector!r}: there is no such index; {_listing()}")
+        raise DeviceError(f"device {arguments.shown(selector)}: there is no such index; {_listing()}")
     return known[index]
 
 

@@ -241,10 +241,10 @@ class BitstreamEncoder:
         ValueError, TypeError
             A value out of range, another shape, no integers; the register stays as it was.
         """
-        values: NDArray[Any] = np.asarray(x_values)
+        values: NDArray[Any] = arguments.array_of("x_values", x_values)
         if values.ndim != 1:
             raise ValueError(f"x_values must have shape (n,); got {values.shape}")
-        if values.size and values.dtype.kind not in "iu":
+        if not arguments.holds_integers(values):
             raise TypeError(f"x_values must hold integers; got dtype {values.dtype}")
         wrong = (values < 0) | (values > PERIOD)
         if wrong.any():

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scgpu import arguments
 from scgpu.activation import Activation
 from scgpu.backend import Device
 from scgpu.batches import counts_in_batches
@@ -35,7 +36,8 @@ def _between(
                 f"got {after.polarity}"
             )
     places = len(layers) - 1
-    chosen = [activation] * places if isinstance(activation, (str, Activation)) else list(activation)
+    one = isinstance(activation, (str, Activation))
+    chosen = [activation] * places if one else arguments.listed("activation", activation, "names")
     if len(chosen) != places:
         raise ValueError(f"activation must be one, or one for each of the {places} places; got {len(chosen)}")
     activations: list[Activation] = []
@@ -80,7 +82,7 @@ class Network:
         layers: Sequence[DenseLayer],
         activation: str | Activation | Sequence[str | Activation] = "clip",
     ) -> None:
-        given = list(layers)
+        given = arguments.listed("layers", layers, "DenseLayer")
         if not given:
             raise ValueError("layers must hold at least one DenseLayer; got none")
         for index, layer in enumerate(given):

@@ -104,7 +104,7 @@ def _philox(rng: Rng) -> Case:
 
 def _encode(rng: Rng) -> Case:
     word_count, tail_bits = _length(rng)
-    samples, streams, offset = (int(rng.integers(1, high)) for high in (5, 13, 40))
+    samples, streams, offset = int(rng.integers(1, 5)), int(rng.integers(1, 13)), int(rng.choice((0, 1, 39)))
     thresholds = np.where(
         rng.random(offset + samples * streams) < 0.5,
         rng.choice(np.array(THRESHOLDS, np.uint32), offset + samples * streams),
@@ -396,7 +396,7 @@ def _drive(rng: Rng) -> Case:
     of_array = int(rng.choice((0, 0, 100, 1200)))
     params = {
         "neuron_count": neurons,
-        "step_offset": int(rng.integers(200)),
+        "step_offset": int(rng.choice((0, max(of_array - steps, 0), int(rng.integers(200))))),
         "step_count": steps,
         "slot_count": int(rng.choice((1, 2, 15, 64, 100))),
         "constant_stride": int(rng.integers(2)),

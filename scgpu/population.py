@@ -86,7 +86,7 @@ class Population:
         if not isinstance(params, LifParameters):
             raise TypeError(f"params must be LifParameters; got {type(params).__name__}")
         if name is not None and (not isinstance(name, str) or not name):
-            raise ValueError(f"name must be a string that is not empty, or None; got {name!r}")
+            raise ValueError(f"name must be a string that is not empty, or None; got {arguments.shown(name)}")
         self.name = name
         self.params = params
         numbers = {field.name: getattr(params, field.name) for field in fields(params)}
@@ -143,8 +143,7 @@ class Population:
         TypeError
             Something that is no integer.
         """
-        if set(state) != {"v", "refractory_counter"}:
-            raise ValueError(f"state must have the keys 'v' and 'refractory_counter'; got {sorted(map(str, state))}")
+        arguments.keys("state", state, "v", "refractory_counter")
         given = np.empty((self.count, 2), "<i2")
         for column, name in enumerate(("v", "refractory_counter")):
             values = arguments.integers16(name, state[name])

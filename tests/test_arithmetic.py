@@ -100,6 +100,26 @@ def test_parallel_count_of_all_ones() -> None:
     assert "ParallelCount(inputs=39, planes=(Bitstream(" in repr(counted)
 
 
+@given(seed=st.integers(0, 2**32 - 1), pairs=st.integers(1, 9), length=LENGTHS, polarity=POLARITIES)
+def test_approximate_parallel_count(chosen: scgpu.Device, seed: int, pairs: int, length: int, polarity: Any) -> None:
+    bits, streams = streams_of(seed, 2 * pairs, (3, length), chosen, polarity)
+    counted = scgpu.approximate_parallel_count(streams)
+    gates = [bits[2 * k] & bits[2 * k + 1] if k % 2 else bits[2 * k] | bits[2 * k + 1] for k in range(pairs)]
+    assert counted.inputs == 2 * pairs and np.array_equal(counted.by_time(), 2 * np.sum(gates, axis=0))
+    assert np.array_equal(counted.total(), 2 * np.sum(gates, axis=(0, 2)))
+    assert all(plane.device == chosen and plane.polarity == polarity for plane in counted.planes)
+
+
+@pytest.mark.parametrize("number", [4, 8, 16])
+def test_approximate_parallel_count_of_all_inputs(number: int) -> None:
+    inputs = np.arange(1 << number) >> np.arange(number)[:, None] & 1
+    streams = [scgpu.Bitstream.from_bits(row, device="cpu") for row in inputs]
+    errors = scgpu.approximate_parallel_count(streams).by_time().astype(int) - inputs.sum(axis=0)
+    assert errors.mean() == 0 and errors.max() == -errors.min() == number // 4
+    assert np.square(errors).mean() == pytest.approx(number / 8, rel=1e-12)
+    assert np.mean(errors != 0) == pytest.approx(1 - math.comb(number // 2, number // 4) / 2 ** (number // 2))
+
+
 def stepped_add(bits: np.ndarray[Any, Any], scale: int, bipolar: bool, depth: int | None) -> list[int]:
     """The accumulator of `unary_add` for one sum, step by step in fractions."""
     held, out = Fraction(0), []
@@ -274,6 +294,12 @@ def test_inputs_on_several_devices(chosen: scgpu.Device) -> None:
         (lambda a, b: scgpu.scaled_add([a, a], [1, np.inf]), ValueError, "weights must be finite"),
         (lambda a, b: scgpu.scaled_add([a, a], seed=-1), ValueError, "seed must be from 0"),
         (lambda a, b: scgpu.parallel_count(5), TypeError, "inputs must be a list of Bitstreams; got int"),
+        (
+            lambda a, b: scgpu.approximate_parallel_count([a] * 3),
+            ValueError,
+            "even number of Bitstreams; got 3. Add one",
+        ),
+        (lambda a, b: scgpu.approximate_parallel_count([]), ValueError, "at least one Bitstream"),
         (lambda a, b: scgpu.unary_add([a, a], scale=3), ValueError, "scale must be from 1 to 2; got 3"),
         (lambda a, b: scgpu.unary_add([a, a], scale=0), ValueError, "scale must be from 1 to 2; got 0"),
         (lambda a, b: scgpu.unary_add([a, a], depth=1), ValueError, "depth must be from 2 to 32; got 1"),

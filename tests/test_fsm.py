@@ -269,6 +269,23 @@ def test_square_root_tends_to_the_root() -> None:
     assert scgpu.square_root(*(encoded([0.0]), select_for(encoded([0.0])))).count().tolist() == [0]
 
 
+def test_toggles_halve_exactly(chosen: scgpu.Device) -> None:
+    rng = np.random.default_rng(8)
+    a, b = (rng.random((2, 60, 130)) < rng.random((2, 60, 1))).astype(np.uint8)
+    x, y = (scgpu.Bitstream.from_bits(one, polarity="bipolar", device=chosen) for one in (a, b))
+    state, expected = np.zeros(60, np.uint8), np.empty_like(a)
+    for t in range(130):
+        expected[:, t] = np.where(a[:, t] == b[:, t], a[:, t], state)
+        state ^= a[:, t] ^ b[:, t]
+    added = scgpu.toggle_add(x, y)
+    assert added.polarity == "bipolar" and np.array_equal(added.bits(), expected)
+    assert np.array_equal(added.count(), (a.sum(axis=1) + b.sum(axis=1)) // 2)
+    u = scgpu.Bitstream.from_bits(a, device=chosen)
+    toggled = scgpu.t_flip_flop(u)
+    assert np.array_equal(toggled.bits(), (np.cumsum(a, axis=1) - a) % 2)
+    assert toggled == scgpu.jk_flip_flop(u, u) and np.array_equal((u & toggled).count(), a.sum(axis=1) // 2)
+
+
 def test_jk_flip_flop_tends_to_the_share() -> None:
     p, j, k = operands()
     assert np.abs(scgpu.jk_flip_flop(j, k).value() - p[0] / (p[0] + p[1])).max() < 0.01
@@ -341,8 +358,12 @@ def test_fsm_units_reject() -> None:
     for pair in (scgpu.divide, scgpu.jk_flip_flop):
         with pytest.raises(ValueError, match="needs unipolar streams; got bipolar ones"):
             pair(one, two)
+    with pytest.raises(ValueError, match="t_flip_flop needs unipolar streams; got bipolar ones"):
+        scgpu.t_flip_flop(two)
+    with pytest.raises(ValueError, match="toggle_add needs inputs of equal polarity"):
+        scgpu.toggle_add(one, two)
     for both in (scgpu.synchronise, scgpu.desynchronise):
-        with pytest.raises(ValueError, match="equal polarity; input 0 has 'unipolar', input 1 has 'bipolar'"):
+        with pytest.raises(ValueError, match="equal polarity; a has 'unipolar', b has 'bipolar'"):
             both(one, two)
         with pytest.raises(ValueError, match="depth must be from 1 to 32767; got 0"):
             both(one, one, 0)
@@ -357,7 +378,7 @@ def test_fsm_units_reject() -> None:
     with pytest.raises(ValueError, match="decorrelate takes one or two select streams; got 0"):
         scgpu.decorrelate(one)
     bad: Any = 0.5
-    with pytest.raises(TypeError, match="stanh needs bitstreams; input 0 is of type float"):
+    with pytest.raises(TypeError, match="stanh needs bitstreams; x is of type float"):
         scgpu.stanh(bad, 4)
 
 

@@ -362,7 +362,7 @@ def test_arrays_in_another_order_are_refused(tmp_path: Path) -> None:
     np.save(turned, np.asfortranarray(np.full((2, 3), 0.5)))
     assert b"'fortran_order': True" in turned.getvalue()
     members = {**members_of((tmp_path / "file").read_bytes()), "weights.npy": turned.getvalue()}
-    refused("dense layer", zipped(tmp_path / "file", [*members.items()]), "of shape .2, 3. in Fortran order")
+    refused("dense layer", zipped(tmp_path / "file", [*members.items()]), "has a header that .* does not write")
     # and none is written
     turned_format = archive.Format("turned array", 1, "a test")
     archive.save(tmp_path / "file", turned_format, {}, {"a": np.asfortranarray(np.eye(2, 3))})
