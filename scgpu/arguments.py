@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scgpu.backend import require_host_memory
 from scgpu.errors import TooLargeError
 
 Polarity = Literal["unipolar", "bipolar"]
@@ -136,13 +137,17 @@ def array_of(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(...)")
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except MemoryError as error:
         raise TooLargeError(f"{name} does not fit the memory as an array") from error
     except Exception as error:  # __array__ of any class may raise anything
         raise TypeError(
             f"{name} must be an array of numbers; got {type(value).__name__} that NumPy refuses: {error}"
         ) from None
+    # Other layouts are copied; an array that was broadcast may be much larger than its memory.
+    if not array.flags.c_contiguous:
+        require_host_memory(8 * array.size)
+    return array
 
 
 def values(name: str, value: ArrayLike, polarity: Polarity) -> NDArray[np.float64]:
@@ -194,7 +199,9 @@ def bits(value: ArrayLike) -> NDArray[np.uint8]:
     if array.dtype.char not in "B?":
         require_bits(array)
         array = array.astype(np.uint8)
-    array = np.ascontiguousarray(array)
+    if not array.flags.c_contiguous:
+        require_host_memory(array.nbytes)
+        array = np.ascontiguousarray(array)
     return array if array.dtype.char == "B" else array.view(np.uint8)
 
 
@@ -231,6 +238,8 @@ def words64(words: Any, name: str = "words") -> NDArray[np.uint64]:
         raise TypeError(f"{name} must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
     if words.ndim == 0:
         raise ValueError(f"{name} must have shape (..., W); got a single word")
+    if not words.flags.c_contiguous:  # it will be copied
+        require_host_memory(words.nbytes)
     return words
 
 

@@ -17,6 +17,7 @@ from scgpu.backend import Backend, Step
 from scgpu.bitstream import Bitstream, Part
 
 MOST_STATES = 1 << 16
+DEVICES = 4  # on which a machine keeps its table
 
 
 def _tabulated(name: str, given: ArrayLike, most: int) -> NDArray[np.int64]:
@@ -147,6 +148,9 @@ class StateMachine:
         backend = first._backend
         table = self._uploaded.get(backend)
         if table is None:
+            # Few, in the order of their coming: a device that was lost must not be held for ever.
+            for old in tuple(self._uploaded)[: 1 - DEVICES]:
+                self._uploaded.pop(old, None)
             table = self._uploaded[backend] = backend.upload(self._table)
         streams = [one._on(first._backend)._parts for one in inputs]
         made: list[list[Part]] = [[] for _ in range(self.n_outputs)]

@@ -91,9 +91,11 @@ class Network:
         self.activations = _between(given, activation)
         device = common_device([layer.placement for layer in given])
         for index, layer in enumerate(given):
-            if layer.device != device and not layer.placement.expected:
+            # Where it was made for: a layer may have moved since, when its device was lost.
+            if layer.placement.device != device and not layer.placement.expected:
                 raise ValueError(
-                    f"layers[{index}] must be on one device with the other layers, {device}; got {layer.device}"
+                    f"layers[{index}] must be on one device with the other layers, {device}; "
+                    f"got {layer.placement.device}"
                 )
         losses = {layer._form.device.on_device_loss for layer in given}
         loss: Literal["failover", "raise"] = "raise" if "raise" in losses else "failover"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
-from scgpu.backend import Device
+from scgpu.backend import Device, require_host_memory
 from scgpu.devices import backend_for
 from scgpu.lif import MOST, Format, Input, Neurons
 
@@ -94,6 +94,7 @@ class Population:
         # What comes in is made anew for every few steps, a row for each: see `drive_step`.
         current = Input(np.zeros(0, "<i2"), 1, self.row_stride)
         silence = Input(np.zeros(1, "<i2"), 0, 0)
+        require_host_memory(12 * self.count)  # the state, as it is made and uploaded
         self._neurons = Neurons.checked(self.count, numbers, number_format, current, silence)
         self._backend = backend_for(device)
         self._table = self._backend.upload(self._neurons.table)

@@ -69,10 +69,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     no_gpu = metafunc.config.getoption("--no-gpu")
-    for fixture, wanted in (("chosen", ("gpu", "cpu")), ("gpu", ("gpu",))):
+    for fixture, wanted in (("chosen", ("gpu", "cpu")), ("everywhere", ("gpu", "cpu")), ("gpu", ("gpu",))):
         if fixture not in metafunc.fixturenames:
             continue
         devices: list[Any] = [d for d in parity.all_devices() if d.kind in wanted and not (no_gpu and d.kind == "gpu")]
+        if fixture == "everywhere":
+            devices = [d for d in devices if d.kind == "gpu" or d.tier == scgpu.simd_tiers()[-1]]
         missing = [] if no_gpu else _missing_adapters()
         metafunc.parametrize(
             fixture,
@@ -91,6 +93,12 @@ def _present(device: scgpu.Device | str) -> scgpu.Device:
 @pytest.fixture(scope="session")
 def chosen(request: pytest.FixtureRequest) -> scgpu.Device:
     """A GPU adapter, or the CPU at one SIMD tier."""
+    return _present(request.param)
+
+
+@pytest.fixture(scope="session")
+def everywhere(request: pytest.FixtureRequest) -> scgpu.Device:
+    """A GPU adapter, or the CPU at its fastest tier, where tiers make no difference."""
     return _present(request.param)
 
 
