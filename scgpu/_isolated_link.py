@@ -31,6 +31,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,12 +128,13 @@ def _anonymous(nbytes: int) -> int:
 class Segment:
     """Shared memory. The helper lets go of it when this object does."""
 
-    descriptor: int | None = None  # until __init__ has made it
+    descriptor: int | None = None  # until __init__, which Ctrl-C may interrupt, has made it
+    number = 0
 
     def __init__(self, number: int, nbytes: int, released: deque[int]) -> None:
-        self.number = number
         self.nbytes = nbytes
         self._released = released
+        self.number = number
         self.descriptor = _anonymous(nbytes)
         self.memory = mmap.mmap(self.descriptor, nbytes)
 
@@ -144,15 +146,16 @@ class Segment:
 
     def __del__(self) -> None:
         self.introduced()
-        self._released.append(self.number)
+        if self.number:
+            self._released.append(self.number)
 
 
 class Lease:
     """A segment in use; it returns to the pool with this object."""
 
     def __init__(self, segment: Segment, returned: deque[Segment]) -> None:
-        self.segment = segment
         self._returned = returned
+        self.segment = segment
 
     def octets(self, nbytes: int) -> NDArray[np.uint8]:
         """The first bytes, as an array."""
@@ -160,7 +163,8 @@ class Lease:
 
     def __del__(self) -> None:
         # May run inside any call of any thread: only an atomic append is allowed here.
-        self._returned.append(self.segment)
+        if hasattr(self, "segment"):  # Ctrl-C may have met __init__
+            self._returned.append(self.segment)
 
 
 class Segments:
@@ -266,11 +270,13 @@ class Call:
 
 def _started(stderr: Any) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """A helper process, and the socket to it."""
+    # Last: "" in sys.path means another folder after a change of the working one.
+    modules = [*map(str, sys.path), str(Path(__file__).resolve().parent.parent)]
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with theirs:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(theirs.fileno()), str(os.getpid()), *map(str, sys.path)],
+                [sys.executable, "-c", _START, str(theirs.fileno()), str(os.getpid()), *modules],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -372,8 +378,6 @@ class Link:
 
     def wait(self, call: Call) -> None:
         """Wait until a call is over, by an answer or by the helper's end."""
-        if not call.over:
-            self.check_process()
         begin = time.monotonic()
         while not call.over:
             if call.lock.acquire(timeout=CHECK_SECONDS):

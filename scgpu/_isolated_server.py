@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from scgpu._gpu import GpuBackend
 from scgpu._gpu_raw import LONGEST_SLEEP, SLEEP_SHARE, SPIN_SECONDS, _give_way
 from scgpu._isolated_link import PIECE_BYTES, STDERR_BYTES, Inbox, failure_of, message, watch
-from scgpu.backend import DTYPES, Step, Submission
-from scgpu.devices import adapter_of, device
-from scgpu.errors import DeviceError
+from scgpu.backend import DTYPES, Device, Step, Submission
+from scgpu.devices import adapter_of
 
 _MOST_DESCRIPTORS = 16  # that come with one piece; a message has at most two
 
@@ -150,9 +149,7 @@ class Server:
         return None
 
     def _start(self, index: int, name: str, backend: str, kind: str, driver: str, tuned: Any) -> int:
-        chosen = device(index)
-        if (chosen.name, chosen.backend, chosen.type, chosen.driver) != (name, backend, kind, driver):
-            raise DeviceError(f"the helper process of {name} [{backend}] finds {chosen} in its place")
+        chosen = Device(index, "gpu", name, backend, kind, driver)
         self._gpu = GpuBackend(chosen, adapter_of(chosen))
         self._tuned(tuned)
         return int(self._gpu.largest_buffer)

@@ -31,16 +31,19 @@ Tuned = Mapping[tuple[str, str], int]
 class IsolatedBuffer:
     """A buffer of the helper process; the helper drops it after this object is gone."""
 
+    number = 0  # until the end of __init__, which Ctrl-C may interrupt
+
     def __init__(self, backend: IsolatedBackend, dtype: str, size: int) -> None:
-        self.number = next(backend.link.numbers)
         self.size = size
         self.dtype = DTYPES[dtype]
         self._backend = backend
         self._released = backend.link.released
+        self.number = next(backend.link.numbers)
 
     def __del__(self) -> None:
         # May run inside any call of any thread: only an atomic append is allowed here.
-        self._released.append(self.number)
+        if self.number:
+            self._released.append(self.number)
 
 
 class IsolatedSubmission:
@@ -64,8 +67,9 @@ class IsolatedSubmission:
     def done(self) -> bool:
         """True when `result` would not wait."""
         assert self._call is not None
-        if not self._call.over:
-            self._backend.link.check_process()
+        if self._result is not None:
+            return True
+        self._backend.link.check_process()
         return self._call.over
 
     def result(self) -> list[NDArray[Any]]:
@@ -73,6 +77,8 @@ class IsolatedSubmission:
         if self._result is None:
             call, device = self._call, self._backend.device
             assert call is not None
+            # A forked child sees memory that its parent uses again.
+            self._backend.link.check_process()
             recorder = _trace.recorder(device) if _trace.active else None
             self._backend.link.wait(call)
             if recorder:
@@ -107,6 +113,8 @@ class IsolatedSubmission:
 
 class IsolatedProgram:
     """Steps and buffers to read, checked and kept by the helper."""
+
+    number = 0  # until __init__, which Ctrl-C may interrupt, has set it
 
     def __init__(self, backend: IsolatedBackend, steps: Sequence[Step], read: Sequence[IsolatedBuffer]) -> None:
         link = backend.link
@@ -151,7 +159,7 @@ class IsolatedProgram:
         return backend.launch("run", content, self._calls, self._read, (self, source), leases)
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
+        if self.number:
             self._released.append(self.number)
 
 
