@@ -236,8 +236,8 @@ class Call:
         What must not be released before the helper has the message.
     leases : sequence of Lease
         Shared memory that is in use until the answer is there.
-    owner : weakref, optional
-        Who will ask for the answer of a submission; a call without one is waited for where it is made.
+    landing : Call, optional
+        What gets the results of a submission, which come later; the answer to the call itself is that it started.
     over : bool
         True when the answer is there: ``value``, or ``failure``.
     """
@@ -252,9 +252,8 @@ class Call:
         self.keep = keep
         self.leases = leases
         self.nbytes = sum(lease.segment.nbytes for lease in leases)
-        self.owner: weakref.ref[Any] | None = None
+        self.landing: Call | None = None
         self.over = False
-        self.told = False
         self.value: Any = None
         self.failure: Failure | None = None
         self.lock = threading.Lock()
@@ -317,7 +316,6 @@ class Link:
         self._lock = threading.RLock()
         self._outbox: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._pending: dict[int, Call] = {}
-        self._unheard: deque[Call] = deque()
         self._heard = time.monotonic()
         try:
             self._stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - as long as the helper
@@ -333,10 +331,8 @@ class Link:
             thread.start()
 
     def check(self) -> None:
-        """Raise when the helper is gone or another process's, or when a submission failed that nobody asks for."""
+        """Raise when the helper is gone, or another process's."""
         self.check_process()
-        if self._unheard:
-            self._tell_unheard()
         if self.lost:
             raise DeviceLostError(self.lost)
 
@@ -348,15 +344,6 @@ class Link:
                 "anew in the child, or start it with multiprocessing's 'spawn'"
             )
 
-    def _tell_unheard(self) -> None:
-        with self._lock:
-            while self._unheard:
-                call = self._unheard.popleft()
-                if not call.told:
-                    call.told = True
-                    assert call.failure is not None
-                    raise error_of(call.failure)
-
     def start(self, call: Call) -> None:
         """Hand a call over; returns at once."""
         self.check()
@@ -366,13 +353,12 @@ class Link:
         """Hand a call over, and wait for its answer."""
         call = Call(next(self.numbers), kind, content, keep, leases)
         self.start(call)
-        self.wait(call)
         return self.answer(call)
 
     def answer(self, call: Call) -> Any:
-        """The answer to a call that is over."""
+        """The answer to a call, as soon as it is there."""
+        self.wait(call)
         if call.failure is not None:
-            call.told = True
             raise error_of(call.failure)
         return call.value
 
@@ -390,22 +376,18 @@ class Link:
                 self._reason = f"gave no answer for {silent:.1f} seconds ({TIMEOUT_VARIABLE} sets how many it may take)"
                 self.process.kill()
 
-    def forsake(self, call: Call) -> None:
-        """Nobody will ask for the answer of a submission."""
-        self.released.append(call.number)
-        if call.failure is not None and not call.told:
-            self._unheard.append(call)
-
     def _write(self) -> None:
         while True:
             call = self._outbox.get()
             if call is None:
                 return
             with self._lock:
-                if self.lost:
-                    self._settle(call, (DeviceLostError.__name__, (self.lost,)), None)
-                    continue
                 self._pending[call.number] = call
+                if call.landing is not None:
+                    self._pending[call.landing.number] = call.landing
+                if self.lost:
+                    self._fail_pending()
+                    continue
             self._send(call)
             call.keep = ()
             del call
@@ -438,15 +420,21 @@ class Link:
             for number, failure, value in inbox.feed(piece):
                 with self._lock:
                     call = self._pending.pop(number, None)
-                if call is not None:
-                    self._settle(call, failure, value)
-                    del call
+                    # What did not start has no results to wait for.
+                    landing = call.landing if call is not None and failure is not None else None
+                    if landing is not None:
+                        self._pending.pop(landing.number, None)
+                for one in (call, landing):
+                    if one is not None:
+                        one.settle(failure, value)
+                del call, landing, one
         self._end()
 
-    def _settle(self, call: Call, failure: Failure | None, value: Any) -> None:
-        call.settle(failure, value)
-        if failure is not None and call.owner is not None and call.owner() is None:
-            self.forsake(call)
+    def _fail_pending(self) -> None:
+        with self._lock:
+            pending, self._pending = self._pending, {}
+            for call in pending.values():
+                call.settle((DeviceLostError.__name__, (self.lost,)), None)
 
     def _end(self) -> None:
         """The helper is gone, or must go: whoever waits learns why."""
@@ -462,9 +450,7 @@ class Link:
                     f"{self._last_words()}; what was on it is lost: call scgpu.restart_device, and "
                     "make layers and bitstreams anew"
                 )
-            pending, self._pending = self._pending, {}
-            for call in pending.values():
-                self._settle(call, (DeviceLostError.__name__, (self.lost,)), None)
+            self._fail_pending()
         self.segments.clear()
 
     def _last_words(self) -> str:

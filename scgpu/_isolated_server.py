@@ -37,8 +37,9 @@ Data = bytes | tuple[int, int]  # inline, or number and bytes of a segment
 class _Started:
     """A submission on its way, and where its results go: a segment, or the answer itself."""
 
-    def __init__(self, submission: Submission, segment: int | None) -> None:
+    def __init__(self, submission: Submission, landing: int | None, segment: int | None) -> None:
         self.submission = submission
+        self.landing = landing  # number of the answer with the results, where there is another one before
         self.segment = segment
 
 
@@ -115,6 +116,9 @@ class Server:
         if isinstance(value, _Started):
             if not self._flying:
                 self._since = time.perf_counter()
+            if value.landing is not None:
+                self._reply(number, None, None)
+                number = value.landing
             self._flying[number] = value
         else:
             self._reply(number, None, value)
@@ -184,8 +188,8 @@ class Server:
     def _program(self, number: int, steps: Any, read: Sequence[int]) -> None:
         self._objects[number] = self._gpu.program(self._steps(steps), self._buffers(read))
 
-    def _submit(self, steps: Any, read: Sequence[int], segment: int | None) -> _Started:
-        return _Started(self._gpu.submit(self._steps(steps), self._buffers(read)), segment)
+    def _submit(self, steps: Any, read: Sequence[int], landing: int | None, segment: int | None) -> _Started:
+        return _Started(self._gpu.submit(self._steps(steps), self._buffers(read)), landing, segment)
 
     def _run(
         self,
@@ -193,11 +197,12 @@ class Server:
         source: int | None,
         data: Data | None,
         changes: Mapping[str, Mapping[str, int]],
+        landing: int | None,
         segment: int | None,
     ) -> _Started:
         buffer = None if source is None else self._objects[source]
         array = None if buffer is None or data is None else self._array(buffer.dtype, data)
-        return _Started(self._objects[program].submit(buffer, array, changes), segment)
+        return _Started(self._objects[program].submit(buffer, array, changes), landing, segment)
 
 
 def main(descriptor: int, parent: int) -> None:

@@ -62,7 +62,6 @@ class IsolatedSubmission:
         # Re-entrant, for a signal handler that computes while the main thread reads here.
         self._lock = threading.RLock()
         self._call = call
-        call.owner = weakref.ref(self)
 
     def done(self) -> bool:
         """True when `result` would not wait."""
@@ -80,10 +79,9 @@ class IsolatedSubmission:
             # A forked child sees memory that its parent uses again.
             self._backend.link.check_process()
             recorder = _trace.recorder(device) if _trace.active else None
-            self._backend.link.wait(call)
+            inline = self._backend.link.answer(call)
             if recorder:
                 recorder.stage("wait")
-            inline = self._backend.link.answer(call)
             with self._lock:
                 if self._result is None:
                     self._result = self._arrays(inline)
@@ -108,7 +106,7 @@ class IsolatedSubmission:
 
     def __del__(self) -> None:
         if self._call is not None and self._result is None:
-            self._backend.link.forsake(self._call)
+            self._backend.link.released.append(self._call.number)
 
 
 class IsolatedProgram:
@@ -136,9 +134,6 @@ class IsolatedProgram:
         changes: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     ) -> IsolatedSubmission:
         """Start the steps, after an upload; waits for the oldest submission when too many are in flight.
-
-        What the helper refuses is raised by the submission's `result`; when that was dropped unasked, by the
-        next call of the backend.
 
         Parameters
         ----------
@@ -175,7 +170,7 @@ def _nbytes(buffers: Sequence[IsolatedBuffer]) -> int:
 class IsolatedBackend:
     """Runs steps on one adapter, in a helper process that any thread may call.
 
-    Submissions are asynchronous; every other call waits for the helper's answer, so that errors are
+    A submission returns when the helper has started it, and any other call when it is done, so that errors are
     raised where they are made. They arrive with the class and the text that they had there.
 
     `scgpu.profile` sees the stages of calls on the host ("check", "upload", "submit", "wait", "read"), and no
@@ -286,7 +281,8 @@ class IsolatedBackend:
 
     def execute(self, steps: Sequence[Step], read: Sequence[IsolatedBuffer] = ()) -> list[NDArray[Any]]:
         """Run steps, and read buffers back, in one submission."""
-        return self.submit(steps, read).result()
+        content = (self.described(steps), self.numbers(read))
+        return self.launch("submit", content, len(steps), read, (steps, read), [], started=False).result()
 
     def submit(self, steps: Sequence[Step], read: Sequence[IsolatedBuffer] = ()) -> IsolatedSubmission:
         """Start steps and the reading of buffers; waits for the oldest submission when too many are in flight."""
@@ -308,21 +304,30 @@ class IsolatedBackend:
         read: Sequence[IsolatedBuffer],
         keep: object,
         leases: list[Lease],
+        started: bool = True,
     ) -> IsolatedSubmission:
-        """Hand a submission over, when few enough are in flight; ``calls`` kernels run untimed."""
+        """Hand a submission over, when few enough are in flight; ``calls`` kernels run untimed.
+
+        ``started`` waits until it has started; else its result raises what kept it from that.
+        """
         recorder = _trace.recorder(self.device) if _trace.active else None
         self.link.check()
         nbytes = _nbytes(read)
-        lease = None
-        if nbytes > INLINE_BYTES:
-            lease = self.link.segments.lease(nbytes)
-            leases.append(lease)
+        lease = self.link.segments.lease(nbytes) if nbytes > INLINE_BYTES else None
         segment = None if lease is None else lease.segment.number
-        call = Call(next(self.link.numbers), kind, (*content, segment), keep, leases)
+        if lease is not None:
+            leases.append(lease)
+        landing = Call(next(self.link.numbers), "", (), (), leases) if started else None
+        content = (*content, landing.number if landing else None, segment)
+        call = Call(next(self.link.numbers), kind, content, keep, leases)
+        call.landing = landing
         self._admit(call.nbytes)
-        submission = IsolatedSubmission(self, call, read, lease)
+        last = landing or call
+        submission = IsolatedSubmission(self, last, read, lease)
         self.link.start(call)
-        self._flying.append(call)
+        self._flying.append(last)
+        if started:
+            self.link.answer(call)
         if recorder:
             recorder.stage("submit")
             if calls:
