@@ -125,16 +125,53 @@ def _anonymous(nbytes: int) -> int:
     return descriptor
 
 
+class _Legacy(weakref.ref[Any]):
+    """An object, and what it leaves when it goes."""
+
+    __slots__ = ("left",)
+    left: Any
+
+
+class Legacies:
+    """What objects leave when they go.
+
+    No finaliser in Python does this: Ctrl-C may meet one, which ends it and loses the Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self._gone: deque[_Legacy] = deque()
+        self._alive: dict[int, _Legacy] = {}
+
+    def expect(self, thing: object, left: Any) -> None:
+        """Once a thing is gone, `collect` gives what it leaves."""
+        legacy = _Legacy(thing, self._gone.append)
+        legacy.left = left
+        self._alive[id(legacy)] = legacy
+
+    def collect(self) -> list[Any]:
+        """What the things that are gone have left since the last time."""
+        found = []
+        while self._gone:
+            legacy = self._gone.popleft()
+            self._alive.pop(id(legacy), None)
+            found.append(legacy.left)
+        return found
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._alive.clear()
+        self._gone.clear()
+
+
 class Segment:
     """Shared memory. The helper lets go of it when this object does."""
 
     descriptor: int | None = None  # until __init__, which Ctrl-C may interrupt, has made it
-    number = 0
 
-    def __init__(self, number: int, nbytes: int, released: deque[int]) -> None:
-        self.nbytes = nbytes
-        self._released = released
+    def __init__(self, number: int, nbytes: int, released: Legacies) -> None:
         self.number = number
+        self.nbytes = nbytes
+        released.expect(self, number)
         self.descriptor = _anonymous(nbytes)
         self.memory = mmap.mmap(self.descriptor, nbytes)
 
@@ -146,34 +183,27 @@ class Segment:
 
     def __del__(self) -> None:
         self.introduced()
-        if self.number:
-            self._released.append(self.number)
 
 
 class Lease:
-    """A segment in use; it returns to the pool with this object."""
+    """A segment in use; it returns to the pool when this object goes."""
 
-    def __init__(self, segment: Segment, returned: deque[Segment]) -> None:
-        self._returned = returned
+    def __init__(self, segment: Segment, returned: Legacies) -> None:
         self.segment = segment
+        returned.expect(self, segment)
 
     def octets(self, nbytes: int) -> NDArray[np.uint8]:
         """The first bytes, as an array."""
         return np.frombuffer(self.segment.memory, np.uint8, nbytes)
 
-    def __del__(self) -> None:
-        # May run inside any call of any thread: only an atomic append is allowed here.
-        if hasattr(self, "segment"):  # Ctrl-C may have met __init__
-            self._returned.append(self.segment)
-
 
 class Segments:
     """Segments, the idle ones by size."""
 
-    def __init__(self, numbers: Iterator[int], released: deque[int]) -> None:
+    def __init__(self, numbers: Iterator[int], released: Legacies) -> None:
         self._numbers = numbers
         self._released = released
-        self._returned: deque[Segment] = deque()
+        self._returned = Legacies()
         self._idle: dict[int, list[Segment]] = {}
         self._idle_bytes = 0
         self._lock = threading.RLock()
@@ -210,8 +240,7 @@ class Segments:
             ) from error
 
     def _collect(self) -> None:
-        while self._returned:
-            segment = self._returned.popleft()
+        for segment in self._returned.collect():
             if self._idle_bytes + segment.nbytes <= IDLE_BYTES:
                 self._idle.setdefault(segment.nbytes, []).append(segment)
                 self._idle_bytes += segment.nbytes
@@ -308,7 +337,7 @@ class Link:
         self._name = name
         self._timeout = device_timeout()
         self.numbers = itertools.count(1)
-        self.released: deque[int] = deque()
+        self.released = Legacies()
         self.segments = Segments(self.numbers, self.released)
         self.lost = ""  # or why the helper is of no use any more
         self._reason = ""
@@ -394,7 +423,7 @@ class Link:
 
     def _send(self, call: Call) -> None:
         # These were dropped before: no call that is still to come names them.
-        released = [self.released.popleft() for _ in range(len(self.released))]
+        released = self.released.collect()
         fresh = [lease.segment for lease in call.leases if lease.segment.descriptor is not None]
         introduced = tuple((segment.number, segment.nbytes) for segment in fresh)
         octets = message((call.number, call.kind, introduced, tuple(released), call.content))

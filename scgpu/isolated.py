@@ -31,25 +31,16 @@ Tuned = Mapping[tuple[str, str], int]
 class IsolatedBuffer:
     """A buffer of the helper process; the helper drops it after this object is gone."""
 
-    number = 0  # until the end of __init__, which Ctrl-C may interrupt
-
     def __init__(self, backend: IsolatedBackend, dtype: str, size: int) -> None:
+        self.number = next(backend.link.numbers)
         self.size = size
         self.dtype = DTYPES[dtype]
         self._backend = backend
-        self._released = backend.link.released
-        self.number = next(backend.link.numbers)
-
-    def __del__(self) -> None:
-        # May run inside any call of any thread: only an atomic append is allowed here.
-        if self.number:
-            self._released.append(self.number)
+        backend.link.released.expect(self, self.number)
 
 
 class IsolatedSubmission:
     """Steps that the helper runs, and what it reads back. Dropping it is harmless."""
-
-    _call: Call | None = None  # until __init__, which Ctrl-C may interrupt, has set it
 
     def __init__(
         self, backend: IsolatedBackend, call: Call, read: Sequence[IsolatedBuffer], lease: Lease | None
@@ -62,10 +53,10 @@ class IsolatedSubmission:
         # Re-entrant, for a signal handler that computes while the main thread reads here.
         self._lock = threading.RLock()
         self._call = call
+        backend.link.released.expect(self, call.number)
 
     def done(self) -> bool:
         """True when `result` would not wait."""
-        assert self._call is not None
         if self._result is not None:
             return True
         self._backend.link.check_process()
@@ -75,7 +66,6 @@ class IsolatedSubmission:
         """Wait, and return the contents of the buffers read."""
         if self._result is None:
             call, device = self._call, self._backend.device
-            assert call is not None
             # A forked child sees memory that its parent uses again.
             self._backend.link.check_process()
             recorder = _trace.recorder(device) if _trace.active else None
@@ -104,15 +94,9 @@ class IsolatedSubmission:
             begin = end
         return arrays
 
-    def __del__(self) -> None:
-        if self._call is not None and self._result is None:
-            self._backend.link.released.append(self._call.number)
-
 
 class IsolatedProgram:
     """Steps and buffers to read, checked and kept by the helper."""
-
-    number = 0  # until __init__, which Ctrl-C may interrupt, has set it
 
     def __init__(self, backend: IsolatedBackend, steps: Sequence[Step], read: Sequence[IsolatedBuffer]) -> None:
         link = backend.link
@@ -120,8 +104,8 @@ class IsolatedProgram:
         self._backend = backend
         self._read = tuple(read)
         self._calls = len(steps)
-        self._released = link.released
         self.number = next(link.numbers)
+        link.released.expect(self, self.number)
         described, numbers = backend.described(steps), backend.numbers(read)
         link.ask("program", (self.number, described, numbers), keep=(self, steps))
         if recorder:
@@ -152,10 +136,6 @@ class IsolatedProgram:
         plain = {op: _plain(params) for op, params in changes.items()}
         content = (self.number, number, data, plain)
         return backend.launch("run", content, self._calls, self._read, (self, source), leases)
-
-    def __del__(self) -> None:
-        if self.number:
-            self._released.append(self.number)
 
 
 def _plain(params: Mapping[str, int]) -> dict[str, int]:
