@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -419,6 +420,29 @@ def test_the_death_of_the_helper_is_a_loss(
     assert restart_device(device) is device
     assert scgpu.encode([1.0], 64, device=device).count() == 64
     assert backend_of(device).pid != backend.pid  # type: ignore[attr-defined]
+
+
+def test_what_a_killed_helper_left_is_finished_elsewhere(gpu: scgpu.Device) -> None:
+    device = restart_device(scgpu.device(gpu.index, isolate=True))
+    assert device.on_device_loss == "failover"
+    x = np.random.default_rng(3).random((40, 64))
+    layer, plain = (scgpu.DenseLayer(64, 32, 1000, device=one) for one in (device, "numpy"))
+    streams = scgpu.encode(x, 700, 2, device=device)
+    assert np.array_equal(layer.counts(x), plain.counts(x))
+    helper: Any = backend_of(device)
+    pending = [layer.submit(x[:1], first_sample=k) for k in range(3)]
+    os.kill(helper.pid, signal.SIGABRT)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for k, one in enumerate(pending):
+            assert np.array_equal(one.counts(), plain.counts(x[:1], first_sample=k))
+        assert np.array_equal(layer.counts(x, 5), plain.counts(x, 5))
+        assert np.array_equal(streams.words, scgpu.encode(x, 700, 2, device="numpy").words)
+        assert np.array_equal((~streams).count(), 700 - streams.count())
+    (one_warning,) = told
+    assert one_warning.category is scgpu.DeviceLossWarning and "was killed by SIGABRT" in str(one_warning.message)
+    restart_device(device)
+    assert backend_of(device).pid != helper.pid  # type: ignore[attr-defined]
 
 
 def test_what_the_helper_said_last_is_told(backend: IsolatedBackend) -> None:
