@@ -133,7 +133,7 @@ class _Legacy(weakref.ref[Any]):
 
 
 class Legacies:
-    """What objects leave when they go.
+    """What objects leave when they go, collected by one thread.
 
     No finaliser in Python does this: Ctrl-C may meet one, which ends it and loses the Ctrl-C.
     """
@@ -153,20 +153,16 @@ class Legacies:
         found = []
         while self._gone:
             legacy = self._gone.popleft()
-            self._alive.pop(id(legacy), None)
+            del self._alive[id(legacy)]
             found.append(legacy.left)
         return found
-
-    def clear(self) -> None:
-        """Let go of everything."""
-        self._alive.clear()
-        self._gone.clear()
 
 
 class Segment:
     """Shared memory. The helper lets go of it when this object does."""
 
     descriptor: int | None = None  # until __init__, which Ctrl-C may interrupt, has made it
+    legacy: _Legacy | None = None  # of its lease
 
     def __init__(self, number: int, nbytes: int, released: Legacies) -> None:
         self.number = number
@@ -188,9 +184,12 @@ class Segment:
 class Lease:
     """A segment in use; it returns to the pool when this object goes."""
 
-    def __init__(self, segment: Segment, returned: Legacies) -> None:
+    def __init__(self, segment: Segment, returned: deque[_Legacy]) -> None:
         self.segment = segment
-        returned.expect(self, segment)
+        # Each holds the other: what Ctrl-C keeps from the pool is garbage, and given up on both sides.
+        legacy = _Legacy(self, returned.append)
+        legacy.left = segment
+        segment.legacy = legacy
 
     def octets(self, nbytes: int) -> NDArray[np.uint8]:
         """The first bytes, as an array."""
@@ -203,9 +202,8 @@ class Segments:
     def __init__(self, numbers: Iterator[int], released: Legacies) -> None:
         self._numbers = numbers
         self._released = released
-        self._returned = Legacies()
+        self._returned: deque[_Legacy] = deque()
         self._idle: dict[int, list[Segment]] = {}
-        self._idle_bytes = 0
         self._lock = threading.RLock()
 
     @staticmethod
@@ -228,7 +226,6 @@ class Segments:
             self._collect()
             idle = self._idle.get(capacity)
             if idle:
-                self._idle_bytes -= capacity
                 return Lease(idle.pop(), self._returned)
         if capacity > SMALL_BYTES:
             require_host_memory(capacity)
@@ -240,16 +237,19 @@ class Segments:
             ) from error
 
     def _collect(self) -> None:
-        for segment in self._returned.collect():
-            if self._idle_bytes + segment.nbytes <= IDLE_BYTES:
+        while self._returned:
+            try:
+                segment = self._returned.popleft().left
+            except IndexError:  # a signal handler was here, too
+                return
+            segment.legacy = None
+            if segment.nbytes + sum(nbytes * len(idle) for nbytes, idle in self._idle.items()) <= IDLE_BYTES:
                 self._idle.setdefault(segment.nbytes, []).append(segment)
-                self._idle_bytes += segment.nbytes
 
     def clear(self) -> None:
         """Let go of what is idle, for good. Takes no lock, which a thread of a forked child's parent may have held."""
         self._returned.clear()
         self._idle = {}
-        self._idle_bytes = 0
 
 
 class Call:
