@@ -255,7 +255,7 @@ def _on_interrupt(kind: Any, error: BaseException, trace: Any) -> None:
     _settle(found["status"], found["message"], found["userdata"])
 
 
-def _timeout() -> float:
+def device_timeout() -> float:
     """Seconds that a device may be silent."""
     text = os.environ.get(TIMEOUT_VARIABLE, "").strip()
     try:
@@ -291,7 +291,7 @@ class NativeQueue:
             raise GpuError(f"wgpu's device has no handle ({error})") from error
         ffi = self._library.ffi
         self._probe = device.create_buffer(size=4, usage="COPY_DST")
-        self.timeout = _timeout()
+        self.timeout = device_timeout()
         self.progress = 0.0
         # Staging buffers from `map` on until `unmap`: what else is done with one aborts the process.
         self._mapped: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -14,6 +14,7 @@ from scgpu import _cpu, _gpu, arguments, tuning
 from scgpu.backend import Backend, Device
 from scgpu.errors import DeviceError, GpuError, NativeLibraryError
 from scgpu.failover import FailoverBackend
+from scgpu.isolated import IsolatedBackend
 from scgpu.oracle import OracleBackend
 from scgpu.threads import num_threads
 from scgpu.threads import start as start_threads
@@ -141,7 +142,10 @@ def problems() -> list[str]:
 
 
 def device(
-    selector: str | int | Device = "auto", *, on_device_loss: Literal["failover", "raise"] | None = None
+    selector: str | int | Device = "auto",
+    *,
+    isolate: bool = False,
+    on_device_loss: Literal["failover", "raise"] | None = None,
 ) -> Device:
     """Choose a device.
 
@@ -154,6 +158,10 @@ def device(
         (``"cpu:x86_64_v3"`` at that SIMD tier). ``"numpy"``: the oracle. An index into
         `devices`. Or a part of an adapter's name, backend or type in any case; the first
         match in the order of `devices` is taken.
+    isolate : bool
+        Run the GPU in a helper process: what ends that process, a fault of a driver or of wgpu-native, is the loss
+        of a device here and nothing worse. A call costs about 0.1 ms more, and contents of buffers are copied once
+        more each way. ``scgpu live`` cannot draw from there, and `profile` sees no kernels.
     on_device_loss : {"failover", "raise"}, optional
         What happens to work on a GPU that goes away, hangs, or has no memory left: it is finished on the next
         adapter, else on ``cpu``, with the same bits and a `DeviceLossWarning`; or the call raises `DeviceLostError`
@@ -167,13 +175,20 @@ def device(
     Raises
     ------
     DeviceError
-        When nothing matches; the message lists what there is.
+        When nothing matches; the message lists what there is. When ``isolate`` is asked for a device that is no GPU.
     ValueError
         When ``on_device_loss`` is something else.
     TypeError
         When ``selector`` is of another type.
     """
     chosen = selector if isinstance(selector, Device) else _selected(selector)
+    if isolate and not chosen.isolated:
+        if chosen.kind != "gpu":
+            raise DeviceError(
+                f"isolate=True is for GPU adapters, and device {selector!r} is {chosen}, which needs no process of its "
+                f"own; name an adapter, or leave isolate out; {_listing()}"
+            )
+        chosen = replace(chosen, isolated=True)
     if on_device_loss is None or on_device_loss == chosen.on_device_loss:
         return chosen
     arguments.choice("on_device_loss", on_device_loss, ("failover", "raise"))
@@ -292,6 +307,20 @@ def restart_device(selector: str | int | Device) -> Device:
     return chosen
 
 
+def adapter_of(chosen: Device) -> Any:
+    """The wgpu adapter of a GPU, isolated or not; None in a forked child, which cannot use it.
+
+    Raises
+    ------
+    DeviceError
+        When this machine has no such adapter.
+    """
+    known, adapters, _ = _search()
+    if chosen not in [replace(one, isolated=chosen.isolated) for one in known]:
+        raise DeviceError(f"{chosen} is not a device of this machine; {_listing()}")
+    return adapters.get(chosen.index)
+
+
 def backend_of(chosen: Device) -> Backend:
     """The running backend of a device itself, made at its first use and shared; a GPU's raises when it is lost.
 
@@ -306,14 +335,16 @@ def backend_of(chosen: Device) -> Backend:
         backend = _backends.get(chosen)
         if backend is None:
             if chosen.kind == "gpu":
-                if _forked:
+                adapter = adapter_of(chosen)
+                alone = replace(chosen, on_device_loss="raise")
+                if chosen.isolated:
+                    backend = IsolatedBackend(alone, tuning.load(chosen))
+                elif _forked:
                     raise GpuError(FORKED)
-                adapter = _search()[1].get(chosen.index)
-                if adapter is None or _search()[0][chosen.index] != replace(chosen, isolated=False):
-                    raise DeviceError(f"{chosen} is not a device of this machine; {_listing()}")
-                gpu = _gpu.GpuBackend(replace(chosen, on_device_loss="raise"), adapter)
-                gpu.tuned = tuning.load(chosen)
-                backend = gpu
+                else:
+                    gpu = _gpu.GpuBackend(alone, adapter)
+                    gpu.tuned = tuning.load(chosen)
+                    backend = gpu
             elif chosen.kind == "cpu":
                 start_threads()
                 backend = _cpu.NativeBackend(chosen, _cpu.usable_tier(chosen.tier, "tier"))

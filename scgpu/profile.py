@@ -100,7 +100,7 @@ class Profile:
 
     @property
     def untimed(self) -> list[Device]:
-        """Adapters in use that have no timestamps: their kernels are in no event."""
+        """Adapters in use that have no timestamps, or are isolated: their kernels are in no event."""
         return list(self._sink.untimed)
 
     def totals(self) -> list[Total]:
@@ -145,7 +145,8 @@ class Profile:
             found = total.ceiling() if ceilings else None
             kernels.append([*row, f"{100 * found[1]:.0f} % {found[0]}" if found else ""])
         notes = [
-            f"{device} has no timestamps: its kernels are not listed, their time is within 'wait' and 'submit'"
+            f"{device} {'is isolated' if device.isolated else 'has no timestamps'}: its kernels are not listed, "
+            "their time is within 'wait' and 'submit'"
             for device in self.untimed
         ]
         return "\n".join([*_aligned(kernels), "", *_aligned(stages), *notes]) + "\n"
@@ -201,9 +202,9 @@ def profile() -> Profile:
     """Collect the times of everything that scgpu does inside a ``with`` block.
 
     On adapters with timestamps each kernel is timed by the adapter itself; on ``cpu`` and ``numpy``
-    by the host. The stages of a call are timed on the host: ``check`` (arguments, thresholds, steps),
-    ``upload``, ``record``, ``submit``, ``wait``, ``read``. Results stay the same to the bit; kernels
-    cannot overlap on an adapter while they are timed.
+    by the host; on an isolated device not at all. The stages of a call are timed on the host: ``check``
+    (arguments, thresholds, steps), ``upload``, ``record``, ``submit``, ``wait``, ``read``. Results stay the
+    same to the bit; kernels cannot overlap on an adapter while they are timed.
 
     All threads are collected, those of other blocks too: of nested blocks, and of blocks in several
     threads, each gets everything that begins while it is open. Leaving the block waits for the times
