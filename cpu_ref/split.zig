@@ -198,9 +198,49 @@ pub const bitwise = struct {
     pub fn part(call: *const abi.Bitwise, begin: u64, end: u64) abi.Bitwise {
         var p = call.*;
         p.stream_count = @intCast(end - begin);
-        p.left += begin * call.word_count;
-        p.right += begin * call.word_count;
-        p.result += begin * call.word_count;
+        p.left += call.source_word + begin * call.word_count;
+        p.right += call.source_word + begin * call.word_count;
+        p.result += call.first_word + begin * call.word_count;
+        p.source_word = 0;
+        p.first_word = 0;
+        return p;
+    }
+};
+
+pub const accumulate = struct {
+    /// Streams of a part, so that vectors of all tiers fill it.
+    const streams = 64;
+
+    pub fn units(call: *const abi.Accumulate) u64 {
+        return (@as(u64, call.stream_count) + streams - 1) / streams;
+    }
+    pub fn nanoseconds(call: *const abi.Accumulate) u64 {
+        return @as(u64, call.stream_count) *| (call.word_end -| call.word_begin) *| (8 + @as(u64, call.input_count));
+    }
+    pub fn part(call: *const abi.Accumulate, begin: u64, end: u64) abi.Accumulate {
+        var p = call.*;
+        const first = begin * streams;
+        p.stream_count = @intCast(@min(end * streams, call.stream_count) - first);
+        p.inputs += first * call.word_count;
+        p.numbers += first;
+        p.result += first * call.word_count;
+        return p;
+    }
+};
+
+pub const conditional = struct {
+    pub fn units(call: *const abi.Conditional) u64 {
+        return call.stream_count;
+    }
+    pub fn nanoseconds(call: *const abi.Conditional) u64 {
+        return 2 * @as(u64, call.stream_count) * (call.word_end -| call.word_begin);
+    }
+    pub fn part(call: *const abi.Conditional, begin: u64, end: u64) abi.Conditional {
+        var p = call.*;
+        p.stream_count = @intCast(end - begin);
+        p.first_input = @intCast(call.first_input + begin);
+        p.first_weight = @intCast(call.first_weight + begin);
+        p.places += 2 * begin;
         return p;
     }
 };

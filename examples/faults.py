@@ -1,6 +1,7 @@
 """Accuracy of the digits network against the rate of bit flips, beside the same network in 8-bit binary.
 
-Usage: python examples/faults.py [--device DEVICE] [--lengths L ...] [--rates R ...] [--trials N] [-o FIGURE]
+Usage: python examples/faults.py [--device DEVICE] [--lengths L ...] [--rates R ...] [--trials N] [--checkpoint FILE]
+                                 [-o FIGURE]
 
 Every stored bit flips with the same probability in both: of the inputs, of both layers' weights, and of the
 hidden values. In the network of bitstreams these are the bits of the streams; in the binary one those of
@@ -68,9 +69,9 @@ def in_binary(model: Model, x: np.ndarray, rate: float, trial: int) -> np.ndarra
     return np.asarray(flipped_bytes(hidden, rate, trial, HIDDEN) @ weights[1].T)
 
 
-def accuracies(outputs: list[np.ndarray], digits: Digits) -> np.ndarray:
-    """Percent of the images that each trial reads right."""
-    return np.array([100 * np.mean(one.argmax(axis=1) == digits.test_labels) for one in outputs])
+def accuracy(outputs: np.ndarray, digits: Digits) -> float:
+    """Percent of the images that are read right."""
+    return float(100 * np.mean(outputs.argmax(axis=1) == digits.test_labels))
 
 
 def draw(curves: dict[str, list[np.ndarray]], rates: list[float], path: str) -> None:
@@ -110,6 +111,7 @@ def main() -> None:
     )
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="probabilities of a flip")
     parser.add_argument("--trials", type=int, default=10, help="runs with other faults to average over (default: 10)")
+    parser.add_argument("--checkpoint", help="file that keeps each trial; the same command goes on where it ended")
     parser.add_argument("-o", "--output", help="PNG or SVG file to write the plot to")
     options = parser.parse_args()
     model = load_model()
@@ -119,15 +121,17 @@ def main() -> None:
     curves: dict[str, list[np.ndarray]] = {name: [] for name in (*networks, "8-bit binary")}
     print(f"{len(digits.test_labels)} digits, {options.trials} trials on {device}: accuracy in percent")
     print(f"{'rate':>8}" + "".join(f"{name:>14}" for name in curves))
+
+    def read_right(rate: float, name: str, trial: int) -> float:
+        if name in networks:
+            return accuracy(in_bitstreams(model, digits.test_inputs, networks[name], rate, trial), digits)
+        return accuracy(in_binary(model, digits.test_inputs, rate, trial), digits)
+
     for rate in options.rates:
-        for name, trials in curves.items():
-            outputs = [
-                in_bitstreams(model, digits.test_inputs, networks[name], rate, trial)
-                if name in networks
-                else in_binary(model, digits.test_inputs, rate, trial)
-                for trial in range(options.trials)
-            ]
-            trials.append(accuracies(outputs, digits))
+        points = {"rate": [rate], "name": curves, "trial": range(options.trials)}
+        found = scgpu.sweep(read_right, points, checkpoint=options.checkpoint)
+        for trials, row in zip(curves.values(), np.reshape(found, (len(curves), options.trials)), strict=True):
+            trials.append(row)
         print(f"{rate:>8g}" + "".join(f"{trials[-1].mean():>14.2f}" for trials in curves.values()), flush=True)
     if options.output:
         draw(curves, options.rates, options.output)

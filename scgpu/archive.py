@@ -182,7 +182,7 @@ def _opened(file: IO[bytes], file_format: Format) -> zipfile.ZipFile:
         raise ValueError(f"it was not written by {file_format.writer}" if magic else "it is empty")
     size = file.seek(0, os.SEEK_END)
     require_host_memory(size)
-    file.seek(-min(size, SEAL_BYTES), os.SEEK_END)
+    file.seek(size - min(size, SEAL_BYTES))
     seal = file.read(SEAL_BYTES)
     directory_bytes = _directory_bytes(file, size - SEAL_BYTES)
     if not seal.startswith(SEAL) or directory_bytes < 0:
@@ -191,8 +191,8 @@ def _opened(file: IO[bytes], file_format: Format) -> zipfile.ZipFile:
         )
     if _digest(file, size - SEAL_BYTES) != seal[len(SEAL) :]:
         raise ValueError("its checksum is wrong: it was damaged or changed; copy it again")
-    if directory_bytes > MOST_DIRECTORY_BYTES:
-        raise ValueError(f"its directory of {directory_bytes:,} bytes is above {MOST_DIRECTORY_BYTES:,}")
+    if directory_bytes > (most := min(MOST_DIRECTORY_BYTES, size)):
+        raise ValueError(f"its directory of {directory_bytes:,} bytes is above {most:,}")
     contents = zipfile.ZipFile(file)
     _require_members(contents, size, file_format)
     return contents

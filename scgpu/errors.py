@@ -48,10 +48,10 @@ class SweepError(ScgpuError, RuntimeError):
         What the function returned for the points before.
     """
 
-    def __init__(self, message: str, *, point: dict[str, Any], results: list[Any]) -> None:
-        super().__init__(message)
-        self.point = point
-        self.results = results
+    def __init__(self, message: str, *, point: dict[str, Any] | None = None, results: list[Any] | None = None) -> None:
+        super().__init__(message)  # alone: a copy in another process is made from it, and given the rest
+        self.point = point or {}
+        self.results = results or []
 
 
 class CheckpointWarning(RuntimeWarning):

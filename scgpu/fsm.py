@@ -730,7 +730,7 @@ def t_flip_flop(t: Bitstream) -> Bitstream:
     >>> scgpu.t_flip_flop(scgpu.Bitstream.from_bits([1, 0, 1, 1, 1], device="cpu")).bits().tolist()
     [0, 1, 1, 0, 1]
     """
-    _require("t_flip_flop", "unipolar", t)
+    _require("t_flip_flop", "unipolar", t=t)
     return _t_flip_flop().run(t)[0]
 
 
@@ -775,5 +775,5 @@ def toggle_add(a: Bitstream, b: Bitstream) -> Bitstream:
     >>> scgpu.toggle_add(a, b).bits().tolist()
     [1, 0, 0, 1, 0]
     """
-    _alike("toggle_add", (a, b), ("length", "shape", "polarity"))
+    _alike("toggle_add", {"a": a, "b": b}, ("length", "shape", "polarity"))
     return _toggle_adder().run(a, b)[0]

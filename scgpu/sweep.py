@@ -175,18 +175,15 @@ def _packed(result: Any, name: str) -> tuple[dict[str, Any], Arrays]:
 
 def _read(contents: Archive) -> tuple[str, Any]:
     """The key of a point, and its result."""
-    found = {}
     header = contents.header
-    try:
-        for place, entry in enumerate(header["entries"]):
-            if "number" in entry:
-                found[entry["name"]] = entry["number"]
-                continue
-            dtype = np.dtype(entry["dtype"])
-            if dtype.kind not in KINDS:
-                raise ValueError(f"a result must be numbers; got {dtype}")
-            array = contents.array(str(place), dtype, tuple(entry["shape"]))
-            found[entry["name"]] = array[()] if entry["scalar"] else array
-        return header["point"], found if header["dict"] else found[""]
-    except KeyError as error:
-        raise ValueError(f"its header does not fit together (KeyError: {error})") from error
+    found = {}
+    for place, entry in enumerate(header["entries"]):
+        if "number" in entry:
+            found[entry["name"]] = entry["number"]
+            continue
+        dtype = np.dtype(entry["dtype"])
+        if dtype.kind not in KINDS:
+            raise ValueError(f"a result must be numbers; got {dtype}")
+        array = contents.array(str(place), dtype, tuple(entry["shape"]))
+        found[entry["name"]] = array[()] if entry["scalar"] else array
+    return header["point"], found if header["dict"] else found[""]

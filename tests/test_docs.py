@@ -131,6 +131,21 @@ def test_faults_example_runs(tmp_path: Path) -> None:
     assert picture.stat().st_size > 10_000
 
 
+def test_faults_example_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="needs the extra scgpu[demo]")
+    example = [sys.executable, str(ROOT / "examples" / "faults.py"), "--device", "cpu", "--trials", "1"]
+    example += ["--lengths", "64", "--checkpoint", str(tmp_path / "trials")]
+
+    def table(*rates: str) -> tuple[list[str], int]:
+        done = subprocess.run([*example, "--rates", *rates], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[2:], (tmp_path / "trials").stat().st_size
+
+    first, size = table("0.1")
+    assert table("0.1") == (first, size)
+    both, more = table("0", "0.1")
+    assert both[1] == first[0] and more - size < 1.1 * size
+
+
 def test_brunel_example_tells_the_regimes_apart(tmp_path: Path) -> None:
     example = [sys.executable, str(ROOT / "examples" / "brunel.py"), "--device", "cpu", "--seconds", "0.25"]
     picture = tmp_path / "regimes.png"

@@ -70,6 +70,18 @@ def test_fsm_equals_the_oracle_where_tables_of_several_bits_pay(
         assert got.device == chosen and got == right
 
 
+@pytest.mark.parametrize(("n_inputs", "n_outputs"), [(1, 1), (1, 2), (2, 1), (3, 2)])
+def test_fsm_of_large_machines_over_many_streams(chosen: scgpu.Device, n_inputs: int, n_outputs: int) -> None:
+    # look-ups of 64 streams, and of 32, are gathered where a processor can; 3 streams are left
+    machine = random_machine(n_inputs, 1 << 16, n_inputs, n_outputs)
+    for length in (64, 150):
+        inputs = random_streams(n_inputs, (99,), length, chosen)
+        states, expected = (np.arange(99, dtype=np.uint32) * 600 for _ in range(2))
+        results = machine.run(*inputs, states=states)
+        right = machine.run(*random_streams(n_inputs, (99,), length, "numpy"), states=expected)
+        assert results == right and np.array_equal(states, expected)
+
+
 @cache
 def long_run(device: scgpu.Device | str) -> scgpu.Bitstream:
     """Streams of more bits than software rasterisers allow loop trips to an invocation."""
