@@ -527,7 +527,11 @@ class GpuBackend:
             # Without required_limits wgpu-native gives the adapter's own maxima.
             timed = TIMESTAMPS in adapter.features
             optional = sorted({TIMESTAMPS, *_abi.FEATURES.values()} & set(adapter.features))
-            self._gpu = adapter.request_device_sync(label="scgpu", required_features=[REQUIRED_FEATURE, *optional])
+            try:
+                self._gpu = adapter.request_device_sync(label="scgpu", required_features=[REQUIRED_FEATURE, *optional])
+            except AssertionError as error:
+                # Ctrl-C met wgpu-py's callback, which swallows it and then misses its result.
+                raise KeyboardInterrupt from error
         limits = self._gpu.limits
         # Kernels index the bytes of a buffer with 32 bits.
         self.largest_buffer = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"], (1 << 32) - 4)

@@ -367,3 +367,15 @@ def test_every_variant_gives_the_same_bits(op: str, gpu: scgpu.Device, oracle: B
                 continue
             with backend.forced(op, variant):
                 assert parity.wrong_words(case, case.run(backend), oracle) == 0, (variant, case)
+
+
+def test_an_interrupted_start_of_a_device_is_an_interrupt(gpu: scgpu.Device) -> None:
+    class Interrupted:
+        features = frozenset({_gpu.REQUIRED_FEATURE})
+
+        def request_device_sync(self, **options: Any) -> Any:
+            raise AssertionError  # what wgpu-py raises when Ctrl-C met its callback
+
+    with pytest.raises(KeyboardInterrupt):
+        _gpu.GpuBackend(gpu, Interrupted())
+    assert scgpu.encode([1.0], 64, device=gpu).count() == 64

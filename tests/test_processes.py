@@ -343,7 +343,7 @@ def test_gate_waits_for_those_inside_and_ends_those_who_come() -> None:
             entered.append("first")
 
     def come() -> None:
-        with gate:
+        with pytest.raises(SystemExit), gate:
             entered.append("late")
 
     first, late = threading.Thread(target=stay), threading.Thread(target=come)
