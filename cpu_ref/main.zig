@@ -1,5 +1,6 @@
-//! The library's exports: one function per operation, which checks the buffers' lengths
-//! and calls the chosen tier, and what the loader asks before the first call.
+//! The library's exports: one function per operation, which checks the parameters and the
+//! buffers' lengths and addresses and calls the chosen tier, and what the loader asks before the
+//! first call.
 
 const std = @import("std");
 const abi = @import("abi.zig");
@@ -48,7 +49,8 @@ fn Entry(comptime op: []const u8) type {
     const Call = @typeInfo(@typeInfo(Kernel).pointer.child).@"fn".param_types[0].?;
     return struct {
         fn run(tier: u32, call: Call) callconv(.c) abi.Status {
-            if (!call.fits()) return .short_buffer;
+            const status = call.check();
+            if (status != .ok) return status;
             inline for (tiers.names, 0..) |name, index| {
                 if (tier == index) {
                     if (!cpu.supports(name)) return .unusable_tier;

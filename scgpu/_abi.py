@@ -96,7 +96,8 @@ class Op:
     ``choose`` gives the index of the default variant, ``legal`` says whether a variant can
     compute some parameters, and ``shape_class`` names the parameters that share a tuned
     variant. Variants differ in speed alone, never in a bit. ``stream_bits`` counts, for
-    profiles, the bits of streams that are made, read or multiplied.
+    profiles, the bits of streams that are made, read or multiplied. ``requires`` are conditions
+    on the parameters without which a kernel, however long its buffers, would leave them or never end.
     """
 
     name: str
@@ -113,6 +114,12 @@ class Op:
     shape_class: Callable[[Params], str] = field(default=lambda params: "")
     constants: dict[str, int] = field(default_factory=dict)
     stream_bits: str = "0"
+    requires: tuple[str, ...] = ()
+
+    @cached_property
+    def conditions(self) -> Callable[..., tuple[bool, ...]]:
+        """Whether each of ``requires`` holds, from the parameters in order."""
+        return _function(self.params, f"({', '.join(self.requires)},)" if self.requires else "()")
 
     @cached_property
     def bits(self) -> Callable[..., int]:
@@ -291,6 +298,8 @@ _COUNTS = "count_offset + (sample_count - 1) * count_stride + neuron_count"
 # Below these many streams or counts the lanes of a GPU share one, or most of them would idle.
 FEW_STREAMS = 1 << 12
 FEW_COUNTS = 1 << 14
+# Up to this many words of a stream are counted by one invocation; 64 of them would mostly add up zeros.
+SHORT_SEGMENT = 16
 # Above this length more invocations share a stream: none makes more than 65,535 loop trips.
 LONG_STREAM = 1 << 17
 
@@ -327,6 +336,20 @@ PROPAGATE_VARIANTS: tuple[Variant, ...] = (
 )
 
 
+# Above this many steps one kernel call is split: an invocation makes a loop trip for each. A
+# multiple of 64, so that every part begins at a word.
+PASS_STEPS = 1 << 14
+
+_TAIL = "tail_bits >= 1 and tail_bits <= 64"
+_WORDS = "word_begin <= word_end and word_end <= word_count"
+_INPUTS = "input_begin <= input_end and input_end <= input_count"
+_IN_A_WORD = "step_count >= 1 and first_bit + step_count <= 64"
+_SLOTS = "slot_count >= 1"
+_FORMAT = "data_width >= 1 and data_width <= 16 and fraction <= 31"
+_FEW_STEPS = f"step_count <= {PASS_STEPS}"
+_SYNAPSES = "dense <= 1 and dense * source_count * target_count == dense * synapse_count"
+_LONGEST_LOOKUP = "length <= 1048576"  # 2**20 bits
+
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
@@ -338,6 +361,7 @@ OPS: dict[str, Op] = {
                 Buffer("keys", "u32", "in", "2 * block_count"),
                 Buffer("words", "u32", "out", "4 * block_count"),
             ),
+            requires=("rounds <= 16",),
             work_items="block_count",
             **_MULTIPLY_WIDE,
         ),
@@ -360,6 +384,7 @@ OPS: dict[str, Op] = {
                 Buffer("thresholds", "u32", "in", "threshold_offset + sample_count * stream_count"),
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
             ),
+            requires=(_TAIL,),
             work_items="sample_count * stream_count * word_count",
             **_MULTIPLY_WIDE,
             stream_bits="64 * sample_count * stream_count * word_count",
@@ -382,7 +407,13 @@ OPS: dict[str, Op] = {
                 Buffer("sequences", "u32", "in", "sequence_count * period"),
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
             ),
-            work_items="-(-sample_count * stream_count // 4) * word_count",
+            requires=(_TAIL, "period >= 1 and sequence_count >= 1"),
+            work_items="-(-sample_count * stream_count // (4 * fours)) * word_count",
+            # Loads are dear where a processor plays the GPU, and eight rows share them.
+            variants=({"wg_size": 64, "fours": 1}, {"wg_size": 64, "fours": 2}),
+            choose=lambda params, adapter: int(
+                adapter.software and params["sample_count"] * params["stream_count"] > 4
+            ),
             specialised={"own_places": "place_stride"},
             stream_bits="64 * sample_count * stream_count * word_count",
         ),
@@ -441,6 +472,7 @@ OPS: dict[str, Op] = {
                 ),
                 Buffer("entries", "u64", "out", "sample_count * input_count * (length // 32 + 1)"),
             ),
+            requires=(_INPUTS, "order_bits == 0 or order_bits == 16 or order_bits == 32", _LONGEST_LOOKUP),
             work_items="sample_count * (input_end - input_begin) * stream_lanes",
             variants=tuple({"wg_size": 64, "stream_lanes": stream_lanes} for stream_lanes in (8, 32)),
             specialised={"position_bits": "order_bits"},
@@ -473,6 +505,7 @@ OPS: dict[str, Op] = {
                 Buffer("entries", "u64", "in", "sample_count * input_count * (length // 32 + 1)"),
                 Buffer("counts", "u32", "inout", _COUNTS),
             ),
+            requires=(_INPUTS, "rank_bits == 16 or rank_bits == 32", _LONGEST_LOOKUP),
             work_items="-(-neuron_count * input_lanes // wg_size) * -(-sample_count // sample_tile)",
             work_item="workgroup",
             variants=tuple(
@@ -493,18 +526,22 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "in", _STREAMS),
                 Buffer("counts", "u32", "out", "stream_count * segment_count"),
             ),
-            work_items="stream_count * segment_count",
+            work_items="-(-stream_count * segment_count * lanes // wg_size)",
             work_item="workgroup",
+            variants=({"wg_size": 64, "lanes": 64}, {"wg_size": 64, "lanes": 1}),
+            choose=lambda params, adapter: int(params["segment_words"] <= SHORT_SEGMENT),
+            legal=lambda params, variant: params["segment_words"] <= MAX_TRIPS * variant["lanes"],
             stream_bits=f"64 * {_STREAMS}",
         ),
         Op(
             "bitwise",
-            params=("operation", "stream_count", "word_count", "tail_bits"),
+            params=("operation", "stream_count", "word_count", "tail_bits", "source_word", "first_word"),
             buffers=(
-                Buffer("left", "u64", "in", _STREAMS),
-                Buffer("right", "u64", "in", _STREAMS),
-                Buffer("result", "u64", "out", _STREAMS),
+                Buffer("left", "u64", "in", f"source_word + {_STREAMS}"),
+                Buffer("right", "u64", "in", f"source_word + {_STREAMS}"),
+                Buffer("result", "u64", "out", f"first_word + {_STREAMS}"),
             ),
+            requires=("operation <= 3", _TAIL),
             work_items=_STREAMS,
             stream_bits=f"64 * {_STREAMS}",
             constants={"bit_and": 0, "bit_or": 1, "bit_xor": 2, "bit_not": 3},
@@ -516,8 +553,66 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "in", _STREAMS),
                 Buffer("result", "u64", "out", _STREAMS),
             ),
+            requires=(_TAIL, "bit_shift <= 63"),
             work_items=_STREAMS,
             stream_bits=f"64 * {_STREAMS}",
+        ),
+        Op(
+            "accumulate",
+            params=(
+                "stream_count",
+                "word_count",
+                "tail_bits",
+                "word_begin",
+                "word_end",
+                "input_count",
+                "input_stride",
+                "first_word",
+                "shift",
+                "offset",
+                "scale",
+                "limit",
+            ),
+            buffers=(
+                Buffer("inputs", "u64", "in", "((input_count - 1) * input_stride + stream_count) * word_count"),
+                Buffer("numbers", "i32", "inout", "stream_count"),
+                Buffer("result", "u64", "out", f"first_word + {_STREAMS}"),
+            ),
+            requires=(
+                _TAIL,
+                _WORDS,
+                "input_count <= 32768 and shift <= 1",
+                "offset <= 1073741824 and scale <= 1073741824 and limit <= 1073741824",  # 2**30
+            ),
+            work_items="stream_count",
+            # Bits in which a kernel counts the ones at one time.
+            variants=({"wg_size": 64, "field": 8}, {"wg_size": 64, "field": 16}),
+            choose=lambda params, adapter: int(params["input_count"] > 255),
+            legal=lambda params, variant: params["input_count"] < 1 << variant["field"],
+            stream_bits="64 * input_count * stream_count * (word_end - word_begin)",
+        ),
+        Op(
+            "conditional",
+            params=(
+                "stream_count",
+                "word_count",
+                "tail_bits",
+                "word_begin",
+                "word_end",
+                "period",
+                "bipolar",
+                "first_input",
+                "first_weight",
+            ),
+            buffers=(
+                Buffer("inputs", "u64", "in", f"first_input * word_count + {_STREAMS}"),
+                Buffer("weights", "u64", "in", "(first_weight + stream_count) * ((period + 63) // 64)"),
+                Buffer("places", "u32", "inout", "2 * stream_count"),
+                Buffer("result", "u64", "out", f"first_input * word_count + {_STREAMS}"),
+            ),
+            requires=(_TAIL, _WORDS, "period >= 1 and period <= 2147483648"),  # 2**31
+            work_items="stream_count",
+            stream_bits="64 * stream_count * (word_end - word_begin)",
         ),
         Op(
             "pack",
@@ -527,6 +622,7 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "out", f"first_word + {_STREAMS}"),
                 Buffer("refused", "u32", "inout", "1", wgsl="atomic<u32>"),
             ),
+            requires=(_TAIL,),
             work_items=_STREAMS,
             stream_bits=_BITS,
         ),
@@ -537,6 +633,7 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "in", f"first_word + {_STREAMS}"),
                 Buffer("bits", "u8", "out", _BITS),
             ),
+            requires=(_TAIL,),
             work_items=f"-(-{_BITS} // 4)",
             stream_bits=_BITS,
         ),
@@ -587,6 +684,12 @@ OPS: dict[str, Op] = {
                 Buffer("voltages", "i16", "out", _trace("voltage")),
                 Buffer("counts", "u32", "inout", "neuron_count"),
             ),
+            requires=(
+                _FORMAT,
+                "parameter_stride == 1 or parameter_stride >= 1 and parameter_stride >= neuron_count",
+                "first_bit == 0 or first_bit + step_count <= 64",
+                "record_words <= 1 and record_spikes <= 1 and record_voltages <= 1",
+            ),
             work_items="neuron_count",
             variants=LIF_VARIANTS,
             choose=lambda params, adapter: _lif_variant(params),
@@ -612,6 +715,7 @@ OPS: dict[str, Op] = {
                 Buffer("currents", "i16", "in", "(neuron_count - 1) * current_neuron_stride + current_step_count"),
                 Buffer("drives", "i16", "out", "(step_count - 1) * row_stride + neuron_count"),
             ),
+            requires=(_SLOTS, _FEW_STEPS),
             work_items="(neuron_count + 1) // 2 * step_count",
         ),
         Op(
@@ -640,6 +744,7 @@ OPS: dict[str, Op] = {
                 Buffer("weights", "i16", "in", "synapse_count"),
                 Buffer("inbox", "i32", "inout", "slot_count * target_count", wgsl="atomic<i32>"),
             ),
+            requires=(_SLOTS, _IN_A_WORD, _SYNAPSES, "target_begin <= target_end and target_end <= target_count"),
             work_items="-(-source_count // group_sources) * -(-longest_row // row_chunk)",
             work_item="workgroup",
             variants=PROPAGATE_VARIANTS,
@@ -665,6 +770,7 @@ OPS: dict[str, Op] = {
                 Buffer("state", "i32", "inout", "neuron_count"),
                 Buffer("traces", "i32", "out", "(step_count - 1) * trace_stride + neuron_count"),
             ),
+            requires=(_IN_A_WORD, _FORMAT),
             work_items="neuron_count",
             stream_bits="neuron_count * step_count",
         ),
@@ -701,6 +807,13 @@ OPS: dict[str, Op] = {
                 Buffer("weights", "i16", "inout", "synapse_count"),
                 Buffer("inbox", "i32", "inout", "slot_count * target_count", wgsl="atomic<i32>"),
             ),
+            requires=(
+                _SLOTS,
+                _IN_A_WORD,
+                _FORMAT,
+                _SYNAPSES,
+                "synapse_count == 0 or source_count >= 1 and target_count >= 1",
+            ),
             work_items="-(-synapse_count // 2)",
             specialised={"all_pairs": "dense"},
             stream_bits="(source_count + target_count) * step_count",
@@ -725,6 +838,7 @@ OPS: dict[str, Op] = {
                 Buffer("thresholds", "u32", "in", "entry_count"),
                 Buffer("inbox", "i32", "inout", "slot_count * neuron_count"),
             ),
+            requires=(_SLOTS, _FEW_STEPS),
             work_items="block_end - block_begin",
             **_MULTIPLY_WIDE,
         ),
@@ -750,6 +864,13 @@ OPS: dict[str, Op] = {
                 Buffer("result", "u64", "out", _STREAMS),
                 Buffer("other", "u64", "out", f"output_count // 2 * {_STREAMS}"),
             ),
+            requires=(
+                _TAIL,
+                _WORDS,
+                "input_count >= 1 and input_count <= 3",
+                "output_count >= 1 and output_count <= 2",
+                "state_count >= 1 and state_count <= 65536",
+            ),
             work_items="stream_count",
             specialised={"inputs": "input_count"},
             specialised_values=(1, 2, 3),
@@ -757,10 +878,6 @@ OPS: dict[str, Op] = {
         ),
     )
 }
-
-# Above this many steps one kernel call is split: an invocation makes a loop trip for each. A
-# multiple of 64, so that every part begins at a word.
-PASS_STEPS = 1 << 14
 
 # Above this many inputs one kernel call is split into passes too: one invocation may look up them all.
 PASS_INPUTS = 1 << 13
@@ -777,7 +894,7 @@ def digest() -> int:
         (
             CONTRACT_VERSION,
             [
-                (op.name, op.params, [repr(buffer) for buffer in op.buffers], sorted(op.constants.items()))
+                (op.name, op.params, [repr(buffer) for buffer in op.buffers], op.requires, sorted(op.constants.items()))
                 for op in OPS.values()
             ],
         )

@@ -21,6 +21,13 @@ SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
 LIBRARY = Path(__file__).with_name("scgpu_cpu" + SUFFIXES.get(sys.platform, ".so"))
 REMEDY = "reinstall scgpu, or in a checkout run: python tools/build_cpu_ref.py"
 TIER_VARIABLE = "SCGPU_SIMD_TIER"
+# Of abi.Status in cpu_ref/abi.zig.
+STATUSES = {
+    1: "a buffer is too short",
+    2: "the processor cannot run the SIMD tier",
+    3: "the parameters do not fit together",
+    4: "a buffer has no address, or one that is not aligned",
+}
 
 # The call structs of cpu_ref/abi.zig: parameters, then address and number of elements of each
 # buffer. Packed bytes belong to one call alone, so threads may call at once.
@@ -164,4 +171,5 @@ class NativeBackend(HostBackend):
 
 
 def _refused(step: Step, status: int) -> NativeLibraryError:
-    return NativeLibraryError(f"the native library refused {step.op} with status {status}; {REMEDY}")
+    why = STATUSES.get(status, f"status {status}")
+    return NativeLibraryError(f"the native library refused {step.op} ({why}); {REMEDY}")

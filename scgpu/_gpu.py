@@ -28,7 +28,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import _abi, _trace, _wgsl
-from scgpu._gpu_raw import CALLS_PER_TIMER, Copy, Dispatch, HungError, NativeQueue, Readback, Timer
+from scgpu._gpu_raw import (
+    CALLS_PER_TIMER,
+    Copy,
+    Dispatch,
+    HungError,
+    NativeQueue,
+    Readback,
+    Timer,
+    disown,
+    ending,
+    gate,
+    gated,
+)
 from scgpu.backend import DTYPES, Device, Step, check_step, require_host_memory
 from scgpu.errors import DeviceLostError, DeviceMemoryError, GpuError, TooLargeError
 
@@ -98,6 +110,17 @@ class _Translated(AbstractContextManager[None]):
         raise GpuError(f"{self._what}: {error}") from error
 
 
+_started = False
+
+
+def forget() -> bool:
+    """In a forked child: leave what the parent has of wgpu alone; False when it has nothing."""
+    if _started:
+        disown()
+    return _started
+
+
+@gated
 def adapters() -> list[Any]:
     """Every adapter of this machine, Vulkan, Metal and DX12 before OpenGL.
 
@@ -106,8 +129,11 @@ def adapters() -> list[Any]:
     GpuError
         When wgpu cannot be imported, or its search for adapters fails.
     """
+    global _started
+    _started = True
     try:
         with _quiet_egl():
+            ending()
             return sorted(_wgpu().gpu.enumerate_adapters_sync(), key=lambda a: a.info["backend_type"] == "OpenGL")
     except Exception as error:  # a broken native library raises anything
         raise GpuError(f"wgpu does not start ({type(error).__name__}: {error}); run: pip install wgpu") from error
@@ -158,6 +184,7 @@ class _Pool:
             return 1 << max(8, (nbytes - 1).bit_length())
         return min(-(-nbytes // (1 << 20)) << 20, self._largest)
 
+    @gated
     def take(self, nbytes: int) -> Any:
         capacity = self.capacity(nbytes)
         idle = self._idle.get(capacity)
@@ -496,7 +523,7 @@ class GpuBackend:
     def __init__(self, device: Device, adapter: Any) -> None:
         self.device = device
         self.host_arrays = False
-        with _quiet_egl(), _Translated(f"start of {device}"):
+        with gate, _quiet_egl(), _Translated(f"start of {device}"):
             # Without required_limits wgpu-native gives the adapter's own maxima.
             timed = TIMESTAMPS in adapter.features
             optional = sorted({TIMESTAMPS, *_abi.FEATURES.values()} & set(adapter.features))
@@ -534,8 +561,8 @@ class GpuBackend:
             raise DeviceLostError(str(self.lost))
         if os.getpid() != self._process:
             raise GpuError(
-                "this GPU device belongs to the parent of a forked process; make layers and bitstreams anew "
-                "in the child, or start it with multiprocessing's 'spawn'"
+                "this GPU device belongs to the parent of a forked process, and its driver does not survive a fork: "
+                "start the child with multiprocessing's 'spawn' or 'forkserver', or use device='cpu'"
             )
 
     def destroy(self) -> None:
@@ -713,6 +740,7 @@ class GpuBackend:
             else:
                 self._staging.forget(staging)
 
+    @gated
     def _dispatch(self, op: _abi.Op, step: Step) -> Dispatch:
         """Pipeline, bind group, parameter block and grid of one step."""
         pipeline = self._pipelines.get(op.name)

@@ -10,14 +10,17 @@ live wgpu-py object at the moment of the call, by the code that holds that objec
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import itertools
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,8 @@ SPIN_SECONDS = 0.001
 # Later the waiting thread sleeps between two questions, a share of the time that has passed.
 SLEEP_SHARE = 1 / 16
 LONGEST_SLEEP = 0.001
+# The end of the interpreter waits so long for threads inside wgpu-native, which may compile there.
+LONGEST_END = 20.0
 
 TIMEOUT_VARIABLE = "SCGPU_DEVICE_TIMEOUT"
 TIMEOUT_SECONDS = 300.0  # a software adapter may need minutes for what was asked of it
@@ -48,6 +53,97 @@ class NativeError(RuntimeError):
 
 class HungError(NativeError):
     """The device finished nothing for too long."""
+
+
+class Gate:
+    """Lets threads into wgpu-native until the interpreter ends.
+
+    wgpu-native calls Python back. In a daemon thread that outlives the interpreter the callback
+    would unwind the thread through Rust, which aborts the process. So the end of the interpreter waits for
+    those that are inside; a daemon thread that comes later is ended before it enters.
+    """
+
+    def __init__(self) -> None:
+        self._inside: list[int] = []
+        self._ending: int | None = None
+
+    def __enter__(self) -> None:
+        # Appending, then asking, while `close` tells, then looks: one of the two sees the other.
+        thread = threading.get_ident()
+        self._inside.append(thread)
+        if self._ending not in (None, thread):
+            self._inside.remove(thread)
+            raise SystemExit
+
+    def __exit__(self, *_: object) -> None:
+        self._inside.remove(threading.get_ident())
+
+    def close(self) -> None:
+        """End other threads at their next call; wait for those inside, but not for ever."""
+        thread = self._ending = threading.get_ident()
+        deadline = time.monotonic() + LONGEST_END
+        while any(other != thread for other in tuple(self._inside)) and time.monotonic() < deadline:
+            time.sleep(LONGEST_SLEEP)
+
+    def forget(self) -> None:
+        """In a forked child: of the threads inside, it has none."""
+        self._inside.clear()
+
+
+gate = Gate()
+atexit.register(gate.close)
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def gated(call: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """A call of wgpu-native, through the gate."""
+
+    @wraps(call)
+    def through(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+        with gate:
+            return call(*arguments, **options)
+
+    return through
+
+
+def disown() -> None:
+    """In a forked child: leave the objects of wgpu-py, which are the parent's, alone.
+
+    Their release would wait for threads of the driver that only the parent has.
+    """
+    gate.forget()
+    module = sys.modules.get("wgpu.backends.wgpu_native._api")
+    for kind in vars(module).values() if module else ():
+        if isinstance(kind, type) and "_release" in vars(kind):
+            kind._release = _leave  # type: ignore[attr-defined]
+    # So would Mesa at the end of the process, from a handler of C's.
+    if found := ending():
+        on_exit, null, handlers = found
+        for handler in handlers:
+            on_exit(handler, null)
+
+
+def _leave(wgpu_object: Any) -> None:
+    pass
+
+
+@cache
+def ending() -> tuple[Any, ...]:
+    """What ends a process without the handlers that C libraries registered for its end; empty where unknown.
+
+    To be called before the fork: in a child, another thread of its parent may hold the parser's lock.
+    """
+    ffi = importlib.import_module("cffi").FFI()
+    ffi.cdef("int on_exit(void *, void *); int fcloseall(void); void _exit(int);")
+    libc = ffi.dlopen(None)
+    try:
+        # The handler that was registered last runs first.
+        handlers = [ffi.cast("void *", ffi.addressof(libc, name)) for name in ("_exit", "fcloseall")]
+        return libc.on_exit, ffi.NULL, handlers
+    except AttributeError:  # only glibc has them
+        return ()
 
 
 class Dispatch(NamedTuple):
@@ -197,6 +293,8 @@ class NativeQueue:
         self._probe = device.create_buffer(size=4, usage="COPY_DST")
         self.timeout = _timeout()
         self.progress = 0.0
+        # Staging buffers from `map` on until `unmap`: what else is done with one aborts the process.
+        self._mapped: weakref.WeakSet[Any] = weakref.WeakSet()
         self._commands = ffi.new("WGPUCommandBuffer[1]")
         self._map_info = ffi.new("WGPUBufferMapCallbackInfo *")
         self._map_info.mode = self._library.lib.WGPUCallbackMode_AllowProcessEvents
@@ -206,6 +304,7 @@ class NativeQueue:
         if found is not None:
             raise NativeError(found[1])
 
+    @gated
     def write(self, buffer: Any, array: NDArray[Any]) -> None:
         """Copy a contiguous array to the start of a buffer, before what is submitted next."""
         library = self._library
@@ -218,12 +317,15 @@ class NativeQueue:
             found = library.errors.release("write")
         self._raise(found)
 
+    @gated
     def record(self, dispatches: Sequence[Dispatch], copies: Sequence[Copy], timers: Sequence[Timer] = ()) -> Any:
         """Record kernel calls, then copies; the result goes to `submit`, once.
 
         With timers, as many as `Timer.needed` says, each call is a pass of its own that a timer measures.
         """
         library, lib = self._library, self._library.lib
+        if any(copy.target in self._mapped for copy in copies):
+            raise NativeError("a staging buffer is mapped, or about to be: its submission would abort the process")
         library.errors.capture("record")
         try:
             encoder = lib.wgpuDeviceCreateCommandEncoder(self._handle, library.encoder)
@@ -294,6 +396,7 @@ class NativeQueue:
             found = library.errors.release("check")
         self._raise(found)
 
+    @gated
     def submit(self, commands: Any) -> None:
         """Hand what `record` returned to the device, and give it up."""
         library = self._library
@@ -311,9 +414,11 @@ class NativeQueue:
             found = library.errors.release("submit")
         self._raise(found)
 
+    @gated
     def map(self, buffer: Any, nbytes: int) -> Readback:
         """Ask for the first bytes of a staging buffer, once the device has written them."""
         library = self._library
+        self._mapped.add(buffer)
         mapping = Readback(self, next(_keys), buffer, nbytes)
         info = self._map_info
         info.userdata1 = library.ffi.cast("void *", mapping.key)
@@ -326,6 +431,7 @@ class NativeQueue:
         self._raise(found)
         return mapping
 
+    @gated
     def poll(self) -> None:
         """Let wgpu-native find out, without waiting, which mappings are ready."""
         self._library.lib.wgpuDevicePoll(self._handle, False, self._library.ffi.NULL)
@@ -368,7 +474,7 @@ class NativeQueue:
             When the mapping failed: the device is lost, or was out of memory.
         """
         library = self._library
-        if mapping.status != library.mapped:
+        if mapping.status != library.mapped or mapping.buffer not in self._mapped:
             raise NativeError(f"Could not map buffer ({mapping.message or mapping.status})")
         self.require_alive()
         content = np.empty(mapping.nbytes, np.uint8)
@@ -384,6 +490,14 @@ class NativeQueue:
                 mapping.message = "the device is lost"
                 mapping.status = ABANDONED
 
+    @gated
     def unmap(self, mapping: Readback) -> None:
         """Make the buffer of a mapping that is ready usable again."""
-        self._library.lib.wgpuBufferUnmap(mapping.buffer._internal)
+        library = self._library
+        library.errors.capture("unmap")
+        try:
+            library.lib.wgpuBufferUnmap(mapping.buffer._internal)
+        finally:
+            found = library.errors.release("unmap")
+        self._raise(found)
+        self._mapped.discard(mapping.buffer)

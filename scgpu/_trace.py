@@ -15,11 +15,12 @@ from typing import Literal
 
 from scgpu import _abi
 from scgpu.backend import DTYPES, Device
+from scgpu.forks import ForkLock
 
 active = False
 """True while any profile is open."""
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _shared: tuple[Sink, ...] = ()
 _private_count = 0
 _local = threading.local()

@@ -19,6 +19,7 @@ from scgpu import _abi
 # In a wheel the shaders lie inside the package, in a checkout beside it.
 _PLACES = (Path(__file__).parent / "shaders", Path(__file__).parent.parent / "shaders")
 _IMPORT = re.compile(r"^#import\s+(\S+)\s*$")
+_NAME = re.compile(r"[A-Za-z0-9_]+")
 _WGSL_TYPES = {"u8": "u32", "i16": "u32", "i32": "i32", "u32": "u32", "u64": "vec2<u32>"}
 
 
@@ -86,10 +87,14 @@ def expand(op: _abi.Op, folder: Path, files: Iterable[tuple[str, str]] = ()) -> 
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             found = _IMPORT.match(line)
             if not found:
+                if line.startswith("#import"):
+                    raise ShaderImportError(f"{path.name}:{number}: #import needs one name; got {line!r}")
                 lines.append(line)
                 origins.append((path.name, number))
                 continue
             name = found.group(1)
+            if not _NAME.fullmatch(name):  # a name, never a path
+                raise ShaderImportError(f"{path.name}:{number}: #import {name!r} is no name of a shader")
             if name in chain:
                 raise ShaderImportError(f"{path.name}:{number}: circular #import {' -> '.join((*chain, name))}")
             if name in done:

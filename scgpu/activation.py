@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,12 +45,8 @@ class Activation:
         arguments.choice("activation", self.kind, KINDS)
         if self.scale is None:
             return
-        if isinstance(self.scale, bool) or not isinstance(self.scale, numbers.Real):
-            raise TypeError(f"scale must be a number or None; got {self.scale!r}")
         # A NumPy scalar would round the products below to its own precision.
-        object.__setattr__(self, "scale", float(self.scale))
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"scale must be finite and above 0; got {self.scale}")
+        object.__setattr__(self, "scale", arguments.real("scale", self.scale, 0.0))
 
     def integers(self, input_count: int, length: int, polarity: Polarity) -> dict[str, int]:
         """Kernel parameters for a layer of ``input_count`` inputs at ``length`` bits."""

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scgpu.backend import require_host_memory
+from scgpu.errors import TooLargeError
+
 Polarity = Literal["unipolar", "bipolar"]
 
 LONGEST = 2**34 - 64
 RANGES: dict[str, tuple[float, float]] = {"unipolar": (0.0, 1.0), "bipolar": (-1.0, 1.0)}
+
+
+MOST_SHOWN = 200  # characters of a value in a message
+
+
+def shown(value: Any) -> str:
+    """A value in the words of a message: short, and whatever the value makes of itself."""
+    try:
+        text = repr(value)
+    except Exception:  # an object that fails, a list in thousands of lists, an integer of too many digits
+        return f"something of type {type(value).__name__}"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def integer(name: str, value: Any, low: int, high: int) -> int:
@@ -24,12 +40,12 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
         raise TypeError(f"{name} must be an integer from {low} to {high}; got {value!r}")
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # __index__ of any class may raise anything
         raise TypeError(
-            f"{name} must be an integer from {low} to {high}; got {value!r} of type {type(value).__name__}"
+            f"{name} must be an integer from {low} to {high}; got {shown(value)} of type {type(value).__name__}"
         ) from None
     if not low <= number <= high:
-        raise ValueError(f"{name} must be from {low} to {high}; got {number}")
+        raise ValueError(f"{name} must be from {low} to {high}; got {shown(number)}")
     return number
 
 
@@ -42,10 +58,62 @@ def seconds(name: str, value: Any) -> float:
     return float(value)
 
 
+def holds_integers(array: NDArray[Any]) -> bool:
+    """Whether the numbers of an array are integers; those of an empty list are none of another kind."""
+    return array.dtype.kind in "iu" or (array.size == 0 and array.dtype == np.float64)
+
+
+def real(name: str, value: Any, low: float = -math.inf) -> float:
+    """A finite float above ``low``, of any real number."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {shown(value)} of type {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer, or a fraction of integers
+        number = math.inf
+    if not math.isfinite(number) or number <= low:
+        above = "" if low == -math.inf else f" and above {low:g}"
+        raise ValueError(f"{name} must be finite{above}; got {number}")
+    return number
+
+
+def listed(name: str, value: Any, what: str) -> list[Any]:
+    """The things in a sequence."""
+    try:
+        if not isinstance(value, (str, bytes, Mapping)):
+            return list(value)
+    except Exception as error:  # it cannot be iterated, or fails on the way
+        raise TypeError(f"{name} must be a sequence of {what}; got {type(value).__name__}") from error
+    raise TypeError(f"{name} must be a sequence of {what}; got {type(value).__name__}")
+
+
+def keys(name: str, value: Any, *wanted: str) -> None:
+    """Refuse what is no mapping with exactly these keys."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping; got {type(value).__name__}")
+    if set(value) != set(wanted):
+        raise ValueError(
+            f"{name} must have the keys {' and '.join(map(repr, wanted))}; got {shown(sorted(map(str, value)))}"
+        )
+
+
+def path(name: str, value: Any) -> Path:
+    """The path of a file, as a string or an object that says it."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(text := os.fspath(value), str):
+        raise TypeError(f"{name} must be the path of a file; got {shown(value)} of type {type(value).__name__}")
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeError:
+        possible = False
+    if not possible:
+        raise ValueError(f"{name} must be what a file can be called; got {shown(text)}")
+    return Path(text)
+
+
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """One of the allowed words."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}")
     return value
 
 
@@ -64,15 +132,22 @@ def seed_of(value: Any) -> int:
     return integer("seed", value, 0, 2**64 - 1)
 
 
-def _array(name: str, value: Any) -> NDArray[Any]:
+def array_of(name: str, value: Any) -> NDArray[Any]:
+    """What NumPy makes of a value, or a `TypeError`."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(...)")
     try:
-        return np.asarray(value)
-    except (ValueError, TypeError) as error:
+        array = np.asarray(value)
+    except MemoryError as error:
+        raise TooLargeError(f"{name} does not fit the memory as an array") from error
+    except Exception as error:  # __array__ of any class may raise anything
         raise TypeError(
             f"{name} must be an array of numbers; got {type(value).__name__} that NumPy refuses: {error}"
         ) from None
+    # Other layouts are copied; an array that was broadcast may be much larger than its memory.
+    if not array.flags.c_contiguous:
+        require_host_memory(8 * array.size)
+    return array
 
 
 def values(name: str, value: ArrayLike, polarity: Polarity) -> NDArray[np.float64]:
@@ -90,7 +165,7 @@ def _between(
     name: str, value: ArrayLike, low: float, high: float, *, kind: str = "", remedy: str = ""
 ) -> NDArray[np.float64]:
     """A C-contiguous float64 array of real numbers of a range, both ends included."""
-    array = _array(name, value)
+    array = array_of(name, value)
     if array.dtype.kind not in "biuf":
         hint = " (for a Bitstream use forward_prepacked)" if type(value).__name__ == "Bitstream" else ""
         raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{hint}")
@@ -114,7 +189,7 @@ def bits(value: ArrayLike) -> NDArray[np.uint8]:
 
     The values of a uint8 or bool array are not looked at: the kernel that reads them does that.
     """
-    array = value if type(value) is np.ndarray else _array("bits", value)
+    array = value if type(value) is np.ndarray else array_of("bits", value)
     if array.dtype.kind not in "biu":
         raise TypeError(f"bits must hold booleans or the integers 0 and 1; got dtype {array.dtype}")
     if array.ndim == 0:
@@ -124,7 +199,9 @@ def bits(value: ArrayLike) -> NDArray[np.uint8]:
     if array.dtype.char not in "B?":
         require_bits(array)
         array = array.astype(np.uint8)
-    array = np.ascontiguousarray(array)
+    if not array.flags.c_contiguous:
+        require_host_memory(array.nbytes)
+        array = np.ascontiguousarray(array)
     return array if array.dtype.char == "B" else array.view(np.uint8)
 
 
@@ -138,7 +215,7 @@ def require_bits(array: NDArray[Any]) -> None:
 
 def nonzero_bytes(value: ArrayLike) -> NDArray[np.bool_]:
     """Where an array of bytes, in any integer type, is not 0."""
-    array = _array("bits", value)
+    array = array_of("bits", value)
     if array.size == 0:  # an empty list has no type of its own
         return array.astype(np.bool_)
     if array.dtype.kind not in "biu":
@@ -161,6 +238,8 @@ def words64(words: Any, name: str = "words") -> NDArray[np.uint64]:
         raise TypeError(f"{name} must be uint64; got {words.dtype}. Use .view(np.uint64) on little-endian rows.")
     if words.ndim == 0:
         raise ValueError(f"{name} must have shape (..., W); got a single word")
+    if not words.flags.c_contiguous:  # it will be copied
+        require_host_memory(words.nbytes)
     return words
 
 
@@ -202,15 +281,15 @@ def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: NDArr
         raise TypeError(f"out must be an ndarray of {dtype.name}; got {found}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}; got {out.shape}")
-    if not (out.flags.c_contiguous and out.flags.writeable):
-        raise ValueError("out must be C-contiguous and writeable; leave it away to get a new array")
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise ValueError("out must be C-contiguous, aligned and writeable; leave it away to get a new array")
     if np.may_share_memory(out, source):
         raise ValueError("out shares memory with what it is made from; leave it away to get a new array")
 
 
 def words32(name: str, value: ArrayLike, components: int) -> NDArray[np.uint32]:
     """An array of 32-bit unsigned integers of shape (..., components)."""
-    array = _array(name, value)
+    array = array_of(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers; got dtype {array.dtype}")
     if array.ndim == 0 or array.shape[-1] != components:
@@ -224,7 +303,7 @@ def words32(name: str, value: ArrayLike, components: int) -> NDArray[np.uint32]:
 
 def integers16(name: str, value: Any) -> NDArray[np.int16]:
     """A C-contiguous int16 array of integers of 16 bits, of any shape."""
-    array = _array(name, value)
+    array = array_of(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers; got dtype {array.dtype}. Round them, and use .astype(np.int16).")
     if array.dtype != np.int16:
@@ -248,10 +327,8 @@ def writable_file(name: str, value: str) -> Path:
 
 def integers(name: str, value: ArrayLike, low: int, high: int) -> NDArray[np.int64]:
     """An array of integers from ``low`` to ``high``, of any shape."""
-    array = _array(name, value)
-    if array.size == 0 and array.dtype == np.float64:  # what NumPy makes of an empty list
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
+    array = array_of(name, value)
+    if not holds_integers(array):
         raise TypeError(f"{name} must hold integers; got dtype {array.dtype}")
     wrong = (array < low) | (array > high)
     if wrong.any():
@@ -262,7 +339,7 @@ def integers(name: str, value: ArrayLike, low: int, high: int) -> NDArray[np.int
 
 def reals(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """An array of finite numbers, of any shape."""
-    array = _array(name, value)
+    array = array_of(name, value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
     floats = array.astype(np.float64)

@@ -197,6 +197,9 @@ def _needed(name: str, values: tuple[int, ...]) -> tuple[tuple[np.dtype[Any], in
     op = _abi.OPS[name]
     if min(values) < 0 or max(values) > 0xFFFF_FFFF:
         raise ValueError(f"{name}: a parameter of {dict(zip(op.params, values, strict=True))} does not fit 32 bits")
+    for condition, holds in zip(op.requires, op.conditions(*values), strict=True):
+        if not holds:
+            raise ValueError(f"{name} needs {condition}; got {dict(zip(op.params, values, strict=True))}")
     return tuple((DTYPES[buffer.dtype], size) for buffer, size in zip(op.buffers, op.sizes(*values), strict=True))
 
 
@@ -336,4 +339,5 @@ class HostBackend(ABC):
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """Use the array itself, flattened."""
-        return array if array.ndim == 1 and array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
+        flat = array if array.ndim == 1 and array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
+        return flat if flat.flags.aligned else flat.copy()

@@ -128,13 +128,16 @@ def exact_operands(
     ([12, 4], 64)
     """
     polarity = arguments.polarity_of(polarity)
-    if not len(operands):
+    operands = arguments.listed("operands", operands, "arrays")
+    if not operands:
         raise ValueError("operands must hold one array or more; got none")
     periods = unary_periods(len(operands), resolution, method)
     length = math.prod(periods)
     streams = []
     for operand, (values, period) in enumerate(zip(operands, periods, strict=True)):
         floats = arguments.values(f"operands[{operand}]", values, polarity)
+        if floats.ndim not in (1, 2):
+            raise ValueError(f"operands[{operand}] must have shape (n,) or (batch, n); got {floats.shape}")
         p = (floats + 1.0) / 2.0 if polarity == "bipolar" else floats
         rank = np.floor(p * period + 0.5)
         # position j has the number floor(j 2**32 / N): halfway between two of them the comparator is sure

@@ -30,11 +30,20 @@ _surviving: dict[Device, FailoverBackend] = {}
 _of_names: dict[tuple[str, str | None], Backend] = {}
 
 
+FORKED = (
+    "this process was forked from one that had used its GPUs, whose drivers do not survive that: "
+    "start it with multiprocessing's 'spawn' or 'forkserver', or use device='cpu'"
+)
+_forked = False
+
+
 def _forget() -> None:
-    # A forked child must not use the parent's GPU devices: it makes its own at first use.
-    global _found, _lock
+    global _found, _forked, _lock
     _lock = threading.RLock()
-    _found = None
+    if _gpu.forget():
+        # Nor can a child start anew: Mesa's queues, for one, share threads that only the parent has.
+        _forked = True
+        _found = _found[0] if _found else [], {}, [FORKED]
     _backends.clear()
     _surviving.clear()
     _of_names.clear()
@@ -179,23 +188,23 @@ def _selected(selector: str | int) -> Device:
         if name == "cpu":
             return _cpu_device(_cpu.simd_tier())
         if name.startswith("cpu:"):
-            tier = _cpu.usable_tier(name.removeprefix("cpu:"), f"device {selector!r}")
+            tier = _cpu.usable_tier(name.removeprefix("cpu:"), f"device {arguments.shown(selector)}")
             return _cpu_device(tier)
         if name == "numpy":
             return devices()[-1]
         if not name.isdecimal():
-            return _adapter(name, f"device {selector!r}")
+            return _adapter(name, f"device {arguments.shown(selector)}")
         index = int(name)
     elif isinstance(selector, bool):
-        raise TypeError(f"device must be a name, an index or a Device; got {selector!r}")
+        raise TypeError(f"device must be a name, an index or a Device; got {arguments.shown(selector)}")
     else:
         try:
             index = operator.index(selector)
-        except TypeError:
-            raise TypeError(f"device must be a name, an index or a Device; got {selector!r}") from None
+        except Exception:  # __index__ of any class may raise anything
+            raise TypeError(f"device must be a name, an index or a Device; got {arguments.shown(selector)}") from None
     known = devices()
     if not 0 <= index < len(known):
-        raise DeviceError(f"device {selector!r}: there is no such index; {_listing()}")
+        raise DeviceError(f"device {arguments.shown(selector)}: there is no such index; {_listing()}")
     return known[index]
 
 
@@ -205,7 +214,7 @@ def _preferred(name: str) -> Device:
         return _adapter(wanted.lower(), f"{ADAPTER_VARIABLE}={wanted!r}")
     found = sorted(_search()[0], key=lambda d: _PREFERENCE.index(d.type) if d.type in _PREFERENCE else 3)
     if name == "auto":
-        found = [candidate for candidate in found if not candidate.software]
+        found = [candidate for candidate in found if not candidate.software and not _forked]
         return found[0] if found else device("cpu")
     if not found:
         raise DeviceError(f"device 'gpu': no GPU adapter is usable; {_listing()}")
@@ -297,6 +306,8 @@ def backend_of(chosen: Device) -> Backend:
         backend = _backends.get(chosen)
         if backend is None:
             if chosen.kind == "gpu":
+                if _forked:
+                    raise GpuError(FORKED)
                 adapter = _search()[1].get(chosen.index)
                 if adapter is None or _search()[0][chosen.index] != replace(chosen, isolated=False):
                     raise DeviceError(f"{chosen} is not a device of this machine; {_listing()}")

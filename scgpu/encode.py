@@ -18,6 +18,7 @@ from scgpu.sng import Sng, SngName, Source, sng_of, table_of
 
 PURPOSES = {"input": 0, "weight": 1, "select": 2, "noise": 3, "initial": 4}
 Purpose = Literal["input", "weight", "select", "noise", "initial"]
+LOOKED_AT_FIRST = 1 << 20  # numbers; of more of them the memory for their streams is looked for before
 
 
 def thresholds_of(values: NDArray[np.float64], polarity: Polarity, resolution: int = 32) -> NDArray[np.uint32]:
@@ -133,6 +134,14 @@ def stream_step(
     )
 
 
+def _ranges(backend: Backend, shape: tuple[int, ...], length: int) -> list[tuple[int, int]]:
+    """`part_ranges` of streams for p of this shape."""
+    try:
+        return part_ranges(backend, shape, length)
+    except TooLargeError as error:
+        raise TooLargeError(f"p of shape {shape} at length={length} does not fit: {error}") from None
+
+
 def encode(
     p: ArrayLike,
     length: int = 1024,
@@ -221,6 +230,9 @@ def encode(
     resolution = arguments.integer("resolution", resolution, 1, 32)
     tensor_id = arguments.integer("tensor_id", tensor_id, 0, 2**24 - 1)
     arguments.choice("purpose", purpose, tuple(PURPOSES))
+    backend = backend_for(device)
+    if isinstance(p, np.ndarray) and p.size > LOOKED_AT_FIRST:  # looking at the numbers takes long
+        _ranges(backend, p.shape, length)
     values = arguments.values("p", p, polarity)
     if values.ndim not in (1, 2):
         raise ValueError(f"p must have shape (n,) or (batch, n); got {values.shape}. Use p.reshape(-1) or p[None].")
@@ -233,13 +245,9 @@ def encode(
     source = Source(sng_of(sng), seed, PURPOSES[purpose], tensor_id, first_sample, first_stream)
     if correlated_with is not None:
         source = _source_of(correlated_with, shape, length)
-    backend = backend_for(device)
     parts = []
-    try:
-        for begin, end in part_ranges(backend, shape, length):
-            parts.append(Part(begin, end, backend.empty("u64", (end - begin) * -(-length // 64))))
-    except TooLargeError as error:
-        raise TooLargeError(f"p of shape {shape} at length={length} does not fit: {error}") from None
+    for begin, end in _ranges(backend, shape, length):
+        parts.append(Part(begin, end, backend.empty("u64", (end - begin) * -(-length // 64))))
     thresholds = thresholds_of(values, polarity, resolution).reshape(-1)
     for begin, end, words in parts:
         if begin == end:

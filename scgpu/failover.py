@@ -9,7 +9,6 @@ finishes the call.
 from __future__ import annotations
 
 import sys
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from scgpu import _abi
 from scgpu.backend import DTYPES, Backend, Device, Program, Step, Submission
 from scgpu.errors import DeviceLossWarning, DeviceLostError, DeviceMemoryError, ScgpuError, TooLargeError
+from scgpu.forks import ForkLock
 
 LOSSES = (DeviceLostError, DeviceMemoryError)
 
@@ -253,7 +253,7 @@ class FailoverProgram:
         self._changed = [(slot, self._buffers[slot]) for slot in sorted(written) if self._kept[slot]]
         self._era: Era | None = None
         self._inner: Program | None = None
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
         backend.attempt(self._program)
 
     def _program(self, era: Era) -> Program:
@@ -336,7 +336,7 @@ class FailoverBackend:
     def __init__(
         self, device: Device, start: Callable[[Device], Backend], following: Callable[[Device], Sequence[Device]]
     ) -> None:
-        self.lock = threading.RLock()
+        self.lock = ForkLock()
         self._start = start
         self._following = following
         self._first = device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -17,11 +17,12 @@ from scgpu.backend import Backend, Step
 from scgpu.bitstream import Bitstream, Part
 
 MOST_STATES = 1 << 16
+DEVICES = 4  # on which a machine keeps its table
 
 
 def _tabulated(name: str, given: ArrayLike, most: int) -> NDArray[np.int64]:
     """Integers from 0 to ``most``, as a table of a machine holds them."""
-    array = np.asarray(given)
+    array = arguments.array_of(name, given)
     if array.dtype.kind not in "biu":
         raise TypeError(f"{name} must hold integers; got dtype {array.dtype}")
     wrong = (array < 0) | (array > most)
@@ -81,7 +82,7 @@ class StateMachine:
         *,
         initial: int = 0,
     ) -> None:
-        shape = np.shape(transitions)
+        shape = arguments.array_of("transitions", transitions).shape
         if len(shape) != 2 or shape[1] not in (2, 4, 8) or not 1 <= shape[0] <= MOST_STATES:
             raise ValueError(
                 f"transitions must have shape (S, 2), (S, 4) or (S, 8), S from 1 to {MOST_STATES}; got {shape}"
@@ -141,12 +142,15 @@ class StateMachine:
         """
         if len(inputs) != self.n_inputs:
             raise ValueError(f"this machine has {self.n_inputs} inputs; got {len(inputs)}")
-        first = _alike("this machine", inputs)
+        first = _alike("this machine", {f"input {place}": one for place, one in enumerate(inputs)})
         kept = first.polarity if polarity is None else arguments.polarity_of(polarity)
         flat = self._initial_states(first.shape, states)
         backend = first._backend
         table = self._uploaded.get(backend)
         if table is None:
+            # Few, in the order of their coming: a device that was lost must not be held for ever.
+            for old in tuple(self._uploaded)[: 1 - DEVICES]:
+                self._uploaded.pop(old, None)
             table = self._uploaded[backend] = backend.upload(self._table)
         streams = [one._on(first._backend)._parts for one in inputs]
         made: list[list[Part]] = [[] for _ in range(self.n_outputs)]
@@ -174,24 +178,24 @@ class StateMachine:
         return _tabulated("states", states, self.n_states - 1).astype(np.uint32).reshape(-1)
 
 
-def _alike(unit: str, inputs: Sequence[Bitstream], same: tuple[str, ...] = ("length", "shape")) -> Bitstream:
-    """The first of inputs that are bitstreams and have these attributes in common."""
-    for place, one in enumerate(inputs):
+def _alike(unit: str, inputs: Mapping[str, Any], same: tuple[str, ...] = ("length", "shape")) -> Bitstream:
+    """The first of inputs, by their names, that are bitstreams and have these attributes in common."""
+    first: Bitstream
+    (place, first), *_ = inputs.items()
+    for name, one in inputs.items():
         if not isinstance(one, Bitstream):
-            raise TypeError(f"{unit} needs bitstreams; input {place} is of type {type(one).__name__}")
-        for name in same:
-            expected, found = getattr(inputs[0], name), getattr(one, name)
+            raise TypeError(f"{unit} needs bitstreams; {name} is of type {type(one).__name__}")
+        for kind in same:
+            expected, found = getattr(first, kind), getattr(one, kind)
             if found != expected:
-                raise ValueError(
-                    f"{unit} needs inputs of equal {name}; input 0 has {expected!r}, input {place} has {found!r}"
-                )
-    return inputs[0]
+                raise ValueError(f"{unit} needs inputs of equal {kind}; {place} has {expected!r}, {name} has {found!r}")
+    return first
 
 
-def _require(unit: str, polarity: Polarity, *inputs: Bitstream) -> None:
+def _require(unit: str, polarity: Polarity, **inputs: Bitstream) -> None:
     """Refuse inputs of a unit that are no bitstreams of this polarity, or of different length or shape."""
     _alike(unit, inputs)
-    for one in inputs:
+    for one in inputs.values():
         if one.polarity != polarity:
             raise ValueError(f"{unit} needs {polarity} streams; got {one.polarity} ones")
 
@@ -276,7 +280,7 @@ def stanh(x: Bitstream, n_states: int) -> Bitstream:
     B. D. Brown, H. C. Card, Stochastic neural computation I: computational elements, IEEE Transactions on
     Computers 50 (2001).
     """
-    _require("stanh", "bipolar", x)
+    _require("stanh", "bipolar", x=x)
     count = _even_states(n_states)
     return _counting(count, count // 2, count).run(x)[0]
 
@@ -313,7 +317,7 @@ def sexp(x: Bitstream, n_states: int, gain: int) -> Bitstream:
     ----------
     As `stanh`.
     """
-    _require("sexp", "bipolar", x)
+    _require("sexp", "bipolar", x=x)
     count = arguments.integer("n_states", n_states, 2, MOST_STATES)
     zeros = arguments.integer("gain", gain, 1, count - 1)
     return _counting(count, 0, count - zeros).run(x, polarity="unipolar")[0]
@@ -362,9 +366,9 @@ def linear_gain(x: Bitstream, k: Bitstream, n_states: int) -> Bitstream:
     ----------
     As `stanh`.
     """
-    _alike("linear_gain", (x, k))
-    _require("linear_gain's x", "bipolar", x)
-    _require("linear_gain's k", "unipolar", k)
+    _alike("linear_gain", {"x": x, "k": k})
+    _require("linear_gain's x", "bipolar", x=x)
+    _require("linear_gain's k", "unipolar", k=k)
     return _linear_gain(_even_states(n_states)).run(x, k)[0]
 
 
@@ -406,7 +410,7 @@ def relu(x: Bitstream, depth: int = 5) -> Bitstream:
     D. Wu, J. Li, R. Yin, H. Hsiao, Y. Kim, J. San Miguel, uGEMM: unary computing architecture for GEMM
     applications, ISCA 2020.
     """
-    _require("relu", "bipolar", x)
+    _require("relu", "bipolar", x=x)
     return _relu(arguments.integer("depth", depth, 1, 16)).run(x)[0]
 
 
@@ -451,7 +455,7 @@ def synchronise(a: Bitstream, b: Bitstream, depth: int = 1) -> tuple[Bitstream, 
     ----------
     V. T. Lee, A. Alaghi, L. Ceze, Correlation manipulating circuits for stochastic computing, DATE 2018.
     """
-    _alike("synchronise", (a, b), ("length", "shape", "polarity"))
+    _alike("synchronise", {"a": a, "b": b}, ("length", "shape", "polarity"))
     first, second = _synchroniser(arguments.integer("depth", depth, 1, 32_767)).run(a, b)
     return first, second
 
@@ -499,7 +503,7 @@ def desynchronise(a: Bitstream, b: Bitstream, depth: int = 1) -> tuple[Bitstream
     ----------
     As `synchronise`.
     """
-    _alike("desynchronise", (a, b), ("length", "shape", "polarity"))
+    _alike("desynchronise", {"a": a, "b": b}, ("length", "shape", "polarity"))
     first, second = _desynchroniser(arguments.integer("depth", depth, 1, 32_767)).run(a, b)
     return first, second
 
@@ -546,7 +550,7 @@ def decorrelate(x: Bitstream, *selects: Bitstream) -> Bitstream:
     """
     if len(selects) not in (1, 2):
         raise ValueError(f"decorrelate takes one or two select streams; got {len(selects)}")
-    _alike("decorrelate", (x, *selects))
+    _alike("decorrelate", {"x": x, **{f"selects[{k}]": one for k, one in enumerate(selects)}})
     return _shuffle_buffer(len(selects)).run(x, *selects)[0]
 
 
@@ -599,10 +603,10 @@ def divide(x: Bitstream, y: Bitstream, select: Bitstream | None = None) -> Bitst
     T.-H. Chen, J. P. Hayes, Design of division circuits for stochastic computing, ISVLSI 2016. The two kept
     bits are the kernel of uGEMM's division (see `relu`).
     """
-    _require("divide", "unipolar", x, y)
+    _require("divide", "unipolar", x=x, y=y)
     if select is None:
         return _cordiv().run(x, y)[0]
-    _alike("divide", (x, y, select))
+    _alike("divide", {"x": x, "y": y, "select": select})
     return _cordiv_two().run(x, y, select)[0]
 
 
@@ -646,8 +650,8 @@ def square_root(x: Bitstream, select: Bitstream) -> Bitstream:
     ----------
     After UnarySim's square root with a JK trace (see `relu`), where J sees the result of the same bit.
     """
-    _alike("square_root", (x, select))
-    _require("square_root", "unipolar", x)
+    _alike("square_root", {"x": x, "select": select})
+    _require("square_root", "unipolar", x=x)
     return _square_root().run(x, select)[0]
 
 
@@ -684,5 +688,92 @@ def jk_flip_flop(j: Bitstream, k: Bitstream) -> Bitstream:
     ----------
     B. R. Gaines, Stochastic computing systems, Advances in Information Systems Science 2 (1969).
     """
-    _require("jk_flip_flop", "unipolar", j, k)
+    _require("jk_flip_flop", "unipolar", j=j, k=k)
     return _jk_flip_flop().run(j, k)[0]
+
+
+@cache
+def _t_flip_flop() -> StateMachine:
+    return StateMachine([[0, 1], [1, 0]], [0, 1])
+
+
+def t_flip_flop(t: Bitstream) -> Bitstream:
+    """The state of a toggle flip-flop, 1/2 of whatever stream toggles it.
+
+    Each 1 of ``t`` flips the state. The result is the state before each bit, at first 0, so that
+    ``t & t_flip_flop(t)`` has every second 1 of ``t``: half its value, without another stream.
+
+    Parameters
+    ----------
+    t : Bitstream
+        Unipolar.
+
+    Returns
+    -------
+    Bitstream
+        Unipolar, of the shape of ``t``, on its device.
+
+    Raises
+    ------
+    ValueError
+        A bipolar stream.
+    TypeError
+        ``t`` is no `Bitstream`.
+
+    References
+    ----------
+    As `toggle_add`.
+
+    Examples
+    --------
+    >>> import scgpu
+    >>> scgpu.t_flip_flop(scgpu.Bitstream.from_bits([1, 0, 1, 1, 1], device="cpu")).bits().tolist()
+    [0, 1, 1, 0, 1]
+    """
+    _require("t_flip_flop", "unipolar", t=t)
+    return _t_flip_flop().run(t)[0]
+
+
+@cache
+def _toggle_adder() -> StateMachine:
+    state, a, b = _symbols(2, 2)
+    return StateMachine(state ^ a ^ b, np.where(a == b, a, state))
+
+
+def toggle_add(a: Bitstream, b: Bitstream) -> Bitstream:
+    """Half of the sum, (a + b) / 2, by a toggle flip-flop and without random numbers (Lee et al. 2017).
+
+    Where the bits are equal, that is the result; where they differ, it is 0 and 1 in turn, 0 first. So there
+    are floor((ones of a + ones of b) / 2) ones, whatever the correlation of the streams.
+
+    Parameters
+    ----------
+    a, b : Bitstream
+        Of equal length, shape and polarity.
+
+    Returns
+    -------
+    Bitstream
+        Of the polarity and shape of ``a``, on its device.
+
+    Raises
+    ------
+    ValueError
+        Streams of different length, shape or polarity.
+    TypeError
+        Something that is no `Bitstream`.
+
+    References
+    ----------
+    V. T. Lee, A. Alaghi, J. P. Hayes, V. Sathe, L. Ceze, Energy-efficient hybrid stochastic-binary neural
+    networks for near-sensor computing, DATE 2017.
+
+    Examples
+    --------
+    >>> import scgpu
+    >>> a, b = (scgpu.Bitstream.from_bits(bits, device="cpu") for bits in ([1, 1, 0, 1, 0], [1, 0, 0, 0, 1]))
+    >>> scgpu.toggle_add(a, b).bits().tolist()
+    [1, 0, 0, 1, 0]
+    """
+    _alike("toggle_add", {"a": a, "b": b}, ("length", "shape", "polarity"))
+    return _toggle_adder().run(a, b)[0]

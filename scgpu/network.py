@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scgpu import arguments
 from scgpu.activation import Activation
 from scgpu.backend import Device
 from scgpu.batches import counts_in_batches
 from scgpu.dense import DenseLayer
-from scgpu.device_choice import AUTO, choice_of
+from scgpu.device_choice import choice_of
 from scgpu.pipeline import Pending, submit_stack
 from scgpu.placement import common_device
 
@@ -35,7 +36,8 @@ def _between(
                 f"got {after.polarity}"
             )
     places = len(layers) - 1
-    chosen = [activation] * places if isinstance(activation, (str, Activation)) else list(activation)
+    one = isinstance(activation, (str, Activation))
+    chosen = [activation] * places if one else arguments.listed("activation", activation, "names")
     if len(chosen) != places:
         raise ValueError(f"activation must be one, or one for each of the {places} places; got {len(chosen)}")
     activations: list[Activation] = []
@@ -80,7 +82,7 @@ class Network:
         layers: Sequence[DenseLayer],
         activation: str | Activation | Sequence[str | Activation] = "clip",
     ) -> None:
-        given = list(layers)
+        given = arguments.listed("layers", layers, "DenseLayer")
         if not given:
             raise ValueError("layers must hold at least one DenseLayer; got none")
         for index, layer in enumerate(given):
@@ -89,12 +91,17 @@ class Network:
         self.activations = _between(given, activation)
         device = common_device([layer.placement for layer in given])
         for index, layer in enumerate(given):
-            if layer.device != device and not layer.placement.expected:
+            # Where it was made for: a layer may have moved since, when its device was lost.
+            if layer.placement.device != device and not layer.placement.expected:
                 raise ValueError(
-                    f"layers[{index}] must be on one device with the other layers, {device}; got {layer.device}"
+                    f"layers[{index}] must be on one device with the other layers, {device}; "
+                    f"got {layer.placement.device}"
                 )
+        losses = {layer._form.device.on_device_loss for layer in given}
+        loss: Literal["failover", "raise"] = "raise" if "raise" in losses else "failover"
         self.layers = [
-            DenseLayer(**{**layer._options(), "tensor_id": index}, device=device) for index, layer in enumerate(given)
+            DenseLayer(**{**layer._options(), "tensor_id": index}, device=device, on_device_loss=loss)
+            for index, layer in enumerate(given)
         ]
         self._automatic = all(layer.placement.automatic for layer in given)
 
@@ -180,7 +187,7 @@ class Network:
         from scgpu import layer_file
 
         options = [layer._options() for layer in self.layers]
-        choice = AUTO if self._automatic else choice_of(self.device)
+        choice = choice_of(self.layers[0]._form.device, self._automatic)
         return layer_file.unpickled_network, (type(self), options, self.activations, choice)
 
     def __copy__(self) -> Self:

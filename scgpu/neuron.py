@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,8 +121,7 @@ class FixedPointLif:
         TypeError
             Something that is no integer.
         """
-        if set(state) != {"v", "refractory_counter"}:
-            raise ValueError(f"state must have the keys 'v' and 'refractory_counter'; got {sorted(map(str, state))}")
+        arguments.keys("state", state, "v", "refractory_counter")
         v = arguments.integer("v", state["v"], LOW, HIGH)
         refractory = arguments.integer("refractory_counter", state["refractory_counter"], LOW, HIGH)
         self._v, self._refractory = v, refractory
@@ -134,22 +131,9 @@ class FixedPointLif:
         self._v, self._refractory = self._v_rest, 0
 
 
-def _finite(name: str, value: Any, low: float = -math.inf) -> float:
-    """A finite real number above ``low``."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number; got {value!r} of type {type(value).__name__}")
-    number = float(value)
-    if not math.isfinite(number) or number <= low:
-        above = "" if low == -math.inf else f" and above {low:g}"
-        raise ValueError(f"{name} must be finite{above}; got {number}")
-    return number
-
-
 def _floats(name: str, value: Any) -> NDArray[Any]:
     """A non-empty array of finite floating-point numbers."""
-    array = np.asarray(value)
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(...)")
+    array = arguments.array_of(name, value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name} must hold floating-point numbers; got dtype {array.dtype}. Use .astype(np.float64).")
     if array.size == 0:
@@ -217,9 +201,10 @@ def lif_step(
         if array.shape != shape:
             raise ValueError(f"{name} must have the shape of v, {shape}; got {array.shape}")
     rest, reset, threshold = (
-        _finite(name, value) for name, value in (("v_rest", v_rest), ("v_reset", v_reset), ("v_threshold", v_threshold))
+        arguments.real(name, value)
+        for name, value in (("v_rest", v_rest), ("v_reset", v_reset), ("v_threshold", v_threshold))
     )
-    alpha, resistance = _finite("alpha", alpha, 0.0), _finite("resistance", resistance, 0.0)
+    alpha, resistance = arguments.real("alpha", alpha, 0.0), arguments.real("resistance", resistance, 0.0)
     potential, current, added = (array.astype(np.float64) for array in arrays.values())
     reached = potential + (rest - potential) * alpha + current * resistance + added
     spikes = reached >= threshold

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu._abi import PASS_WORDS
+from scgpu.backend import require_host_memory
 from scgpu.bitstream import Bitstream, Part
 from scgpu.errors import TooLargeError
 from scgpu.weights import dense_step
+
+PAIR_BYTES = 64  # of a pair's counts, and of what its measure is computed by
 
 
 def pair_counts(a: Bitstream, b: Bitstream, row_streams: int = 1) -> NDArray[np.int64]:
@@ -30,6 +33,7 @@ def pair_counts(a: Bitstream, b: Bitstream, row_streams: int = 1) -> NDArray[np.
             "2**32 - 1. Use shorter streams."
         )
     b = b._on(a._backend)
+    require_host_memory(PAIR_BYTES * (math.prod(a.shape) // row_streams) * (math.prod(b.shape) // row_streams))
     counts = np.empty((math.prod(a.shape) // row_streams, math.prod(b.shape) // row_streams), np.int64)
     if counts.size:
         for mine, theirs in product(a._parts, b._parts):

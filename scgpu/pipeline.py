@@ -6,7 +6,6 @@ Everything between the first thresholds and the last counts stays on the device,
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import _trace, arguments
 from scgpu.activation import Activation, activation_step
 from scgpu.arguments import Polarity
-from scgpu.backend import Backend, Device, Program, Step, Submission
+from scgpu.backend import Backend, Device, Program, Step, Submission, require_host_memory
 from scgpu.encode import PURPOSES, stream_step, thresholds_of
 from scgpu.errors import TooLargeError
+from scgpu.forks import ForkLock
 from scgpu.sng import Sng, Source
 from scgpu.weights import WeightStreams
 
@@ -47,6 +47,14 @@ class Layer(Protocol):
         ...
 
     @property
+    def weights(self) -> NDArray[np.float64]:
+        """Weights; when assigned they are encoded where the device runs now."""
+        ...
+
+    @weights.setter
+    def weights(self, weights: ArrayLike) -> None: ...
+
+    @property
     def streams(self) -> WeightStreams:
         """Weight streams on that device."""
         ...
@@ -69,7 +77,7 @@ class Pending:
         self._parts = parts
         self._counts: NDArray[np.uint64] | None = None
         self._values: NDArray[np.float64] | None = None
-        self._lock = threading.RLock()  # re-entrant, for signal handlers
+        self._lock = ForkLock()  # re-entrant, for signal handlers
 
     def done(self) -> bool:
         """True when `result` and `counts` would not wait."""
@@ -130,6 +138,10 @@ def submit_stack(
     between layers k and k + 1.
     """
     first, last = layers[0], layers[-1]
+    while any(layer.streams.backend is not first.streams.backend for layer in layers):
+        # Their device was restarted while they were made, or before one got other weights.
+        for layer in layers:
+            layer.weights = layer.weights
     backend = first.streams.backend
     recorder = _trace.recorder(backend.device) if _trace.active else None
     values = arguments.values("x", x, first.polarity)
@@ -140,6 +152,7 @@ def submit_stack(
     rows = values if values.ndim == 2 else values[None]
     batch = len(rows)
     first_sample = arguments.integer("first_sample", first_sample, 0, 2**32 - max(batch, 1))
+    require_host_memory(12 * batch * last.n_neurons)  # the counts as they are read, and in 64 bits
     if recorder:
         recorder.stage("check")
     # One submission for the whole batch, as far as its thresholds and counts fit a buffer each.

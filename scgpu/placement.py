@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -23,6 +22,7 @@ from scgpu.backend import Backend, Device
 from scgpu.devices import ADAPTER_VARIABLE, backend_of, device
 from scgpu.encode import encode_step
 from scgpu.errors import GpuError, NativeLibraryError, TooLargeError
+from scgpu.forks import ForkLock
 from scgpu.lookup import lookup_steps
 from scgpu.prefix import entry_count, prefix_step
 from scgpu.threads import num_threads
@@ -181,18 +181,8 @@ def _median(run: Callable[[], object]) -> float:
     return 1e6 * statistics.median(taken)
 
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _known: dict[Device, Rates] = {}
-
-
-def _forget() -> None:
-    # Another thread of the parent may hold the lock for ever in a forked child.
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
 
 
 def _key(chosen: Device) -> dict[str, str]:

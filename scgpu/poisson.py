@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import cached_property
@@ -89,10 +88,9 @@ class PoissonInput:
     def __post_init__(self) -> None:
         count = getattr(self.target, "count", None)
         if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"target must be a Population; got {self.target!r} of type {type(self.target).__name__}")
-        if isinstance(self.mean, (bool, np.bool_)) or not isinstance(self.mean, numbers.Real):
-            raise TypeError(f"mean must be a number; got {self.mean!r} of type {type(self.mean).__name__}")
-        mean = float(self.mean)
+            found = f"{arguments.shown(self.target)} of type {type(self.target).__name__}"
+            raise TypeError(f"target must be a Population; got {found}")
+        mean = arguments.real("mean", self.mean)
         if not LEAST_MEAN <= mean <= LARGEST_MEAN:  # a NaN is in no range
             raise ValueError(
                 f"mean must be from 2**-32 to {LARGEST_MEAN:g} in each step; got {mean}. "

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
-from scgpu.backend import Device
+from scgpu.backend import Device, require_host_memory
 from scgpu.devices import backend_for
 from scgpu.lif import MOST, Format, Input, Neurons
 
@@ -86,7 +86,7 @@ class Population:
         if not isinstance(params, LifParameters):
             raise TypeError(f"params must be LifParameters; got {type(params).__name__}")
         if name is not None and (not isinstance(name, str) or not name):
-            raise ValueError(f"name must be a string that is not empty, or None; got {name!r}")
+            raise ValueError(f"name must be a string that is not empty, or None; got {arguments.shown(name)}")
         self.name = name
         self.params = params
         numbers = {field.name: getattr(params, field.name) for field in fields(params)}
@@ -94,6 +94,7 @@ class Population:
         # What comes in is made anew for every few steps, a row for each: see `drive_step`.
         current = Input(np.zeros(0, "<i2"), 1, self.row_stride)
         silence = Input(np.zeros(1, "<i2"), 0, 0)
+        require_host_memory(12 * self.count)  # the state, as it is made and uploaded
         self._neurons = Neurons.checked(self.count, numbers, number_format, current, silence)
         self._backend = backend_for(device)
         self._table = self._backend.upload(self._neurons.table)
@@ -142,8 +143,7 @@ class Population:
         TypeError
             Something that is no integer.
         """
-        if set(state) != {"v", "refractory_counter"}:
-            raise ValueError(f"state must have the keys 'v' and 'refractory_counter'; got {sorted(map(str, state))}")
+        arguments.keys("state", state, "v", "refractory_counter")
         given = np.empty((self.count, 2), "<i2")
         for column, name in enumerate(("v", "refractory_counter")):
             values = arguments.integers16(name, state[name])

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from scgpu import _trace, ceiling
+from scgpu import _trace, arguments, ceiling
 from scgpu._trace import Event
 from scgpu.backend import Device
 
@@ -132,6 +131,8 @@ class Profile:
             Compare kernels with what the machine can do at best; the first time this measures it, for a
             fraction of a second each.
         """
+        if not isinstance(ceilings, bool):
+            raise TypeError(f"ceilings must be True or False; got {arguments.shown(ceilings)}")
         kernels = [["kernel", "device", "calls", "ms", "us each", "GB/s", "Gbit/s", "of ceiling"]]
         stages = [["stage", "device", "calls", "ms", "us each", "MB"]]
         for total in self.totals():
@@ -152,7 +153,7 @@ class Profile:
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write a trace that chrome://tracing and ui.perfetto.dev show: GPU kernels above the host's threads."""
         trace = {"traceEvents": list(_trace_events(self.events, self.begin)), "displayTimeUnit": "ns"}
-        Path(path).write_text(json.dumps(trace, indent=1) + "\n", encoding="utf-8")
+        arguments.path("path", path).write_text(json.dumps(trace, indent=1) + "\n", encoding="utf-8")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

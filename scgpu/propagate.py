@@ -18,7 +18,7 @@ LONGEST_DELAY = 1 << 16
 
 
 def _index_array(name: str, value: Any) -> NDArray[np.int64]:
-    array = np.asarray(value)
+    array = arguments.array_of(name, value)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be a 1-D array of integers; got {array.dtype} of shape {array.shape}")
     return array.astype(np.int64)
@@ -129,12 +129,10 @@ class Projection:
     def _synapses(self, weights: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[np.int16]]:
         """Rows and targets, None where every source meets every target, and the weights in their order."""
         shape = self.source.count, self.target.count
-        parts = (
-            weights
-            if isinstance(weights, tuple)
-            else tuple(getattr(weights, name, None) for name in ("indptr", "indices", "data"))
-        )
-        if isinstance(weights, np.ndarray) or any(part is None for part in parts):
+        dense = isinstance(weights, np.ndarray)  # some arrays refuse to be asked for their data
+        names = () if dense else ("indptr", "indices", "data")
+        parts = weights if isinstance(weights, tuple) else tuple(getattr(weights, name, None) for name in names)
+        if dense or any(part is None for part in parts):
             given = arguments.integers16("weights", weights)
             if given.shape != shape:
                 raise ValueError(f"weights must have shape {shape}, (source, target); got {given.shape}")

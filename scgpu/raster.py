@@ -82,11 +82,10 @@ class View:
         if populations is None:
             names = tuple(recording)
         else:
-            if isinstance(populations, str):
-                raise TypeError(f"populations must be a sequence of names; got the string {populations!r}")
-            for name in populations:
+            chosen = arguments.listed("populations", populations, "names")
+            for name in chosen:
                 _record(recording, name)
-            names = tuple(name for name in recording if name in populations)
+            names = tuple(name for name in recording if name in chosen)
         return cls(recording, low, high, names)
 
     @property
@@ -150,9 +149,9 @@ def require_matplotlib() -> None:
 
 
 def _record(recording: Recording, name: str) -> PopulationRecord:
-    if name not in recording:
+    if not isinstance(name, str) or name not in recording:
         known = ", ".join(map(repr, recording)) or "none"
-        raise ValueError(f"no population {name!r} in this recording; it has {known}")
+        raise ValueError(f"no population {arguments.shown(name)} in this recording; it has {known}")
     return recording[name]
 
 
@@ -325,13 +324,15 @@ def _default_traces(view: View) -> dict[str, list[int]]:
 
 def _voltage_panels(view: View, traces: Mapping[str, Sequence[int]] | None) -> list[Panel]:
     panels = []
+    if traces is not None and not isinstance(traces, Mapping):
+        raise TypeError(f"traces must be a mapping from names to neurons; got {type(traces).__name__}")
     for name, neurons in (_default_traces(view) if traces is None else traces).items():
         record = _record(view.recording, name)
         if record.voltages is None:
             raise ValueError(
                 f"the potentials of {name!r} were not recorded; run with record={{{name!r}: 'voltages'}} or 'both'"
             )
-        for neuron in neurons:
+        for neuron in arguments.listed(f"traces[{name!r}]", neurons, "neurons"):
             index = arguments.integer(f"neuron of {name!r}", neuron, 0, record.count - 1)
             panels.append(Panel(0.8, partial(_draw_voltage, view, record, index)))
     return panels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -97,7 +96,7 @@ class PopulationRecord:
         counts: NDArray[np.uint64] | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"name must be a word of at least one character; got {name!r}")
+            raise ValueError(f"name must be a word of at least one character; got {arguments.shown(name)}")
         self.name = name
         self.count = arguments.integer("count", count, 0, MOST)
         self.first_step = arguments.integer("first_step", first_step, 0, MOST)
@@ -264,8 +263,8 @@ class PopulationRecord:
         return low - self.first_step, high - self.first_step
 
     def _neurons(self, neurons: ArrayLike) -> NDArray[np.int64]:
-        chosen = np.asarray(neurons)
-        if chosen.ndim != 1 or (chosen.dtype.kind not in "iu" and chosen.size):
+        chosen = arguments.array_of("neurons", neurons)
+        if chosen.ndim != 1 or not arguments.holds_integers(chosen):
             raise ValueError(f"neurons must be a row of integers; got shape {chosen.shape} of {chosen.dtype}")
         wrong = (chosen < 0) | (chosen >= self.count)
         if wrong.any():
@@ -373,7 +372,7 @@ class Recording(Mapping[str, PopulationRecord]):
         self.n_steps = arguments.integer("n_steps", n_steps, 0, MOST - self.first_step)
         self.step_seconds = None if step_seconds is None else _step_seconds(step_seconds)
         self._records: dict[str, PopulationRecord] = {}
-        for record in records:
+        for record in arguments.listed("records", records, "PopulationRecord"):
             if not isinstance(record, PopulationRecord):
                 raise TypeError(f"records must be PopulationRecord objects; got {type(record).__name__}")
             if record.name in self._records:
@@ -388,9 +387,9 @@ class Recording(Mapping[str, PopulationRecord]):
     def __getitem__(self, name: str) -> PopulationRecord:
         try:
             return self._records[name]
-        except KeyError:
+        except (KeyError, TypeError):  # the latter for what has no hash
             known = ", ".join(map(repr, self._records)) or "no populations"
-            raise KeyError(f"no population {name!r} in this recording; it has {known}") from None
+            raise KeyError(f"no population {arguments.shown(name)} in this recording; it has {known}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)
@@ -465,12 +464,7 @@ class Recording(Mapping[str, PopulationRecord]):
 
 def _step_seconds(value: Any) -> float:
     """Seconds of a step: a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"step_seconds must be a number of seconds or None; got {value!r}")
-    seconds = float(value)
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"step_seconds must be finite and above 0; got {seconds}")
-    return seconds
+    return arguments.real("step_seconds", value, 0.0)
 
 
 def _population(contents: Archive, place: int, entry: Any, first_step: int, n_steps: int) -> PopulationRecord:

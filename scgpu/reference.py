@@ -111,7 +111,7 @@ def get_backend(name: str | int | Device = "auto") -> ScBackend:
     'numpy'
     """
     known = isinstance(name, str) and name in ("auto", *PRIORITY)
-    if name in PRIORITY and not (available := available_backends())[name]:
+    if isinstance(name, str) and name in PRIORITY and not (available := available_backends())[name]:
         there = [one for one in available if available[one]]
         raise RuntimeError(f"backend {name!r} is not available, only {there} are; {'; '.join(problems())}")
     try:
@@ -119,7 +119,9 @@ def get_backend(name: str | int | Device = "auto") -> ScBackend:
     except DeviceError as error:
         if known:
             raise
-        raise DeviceError(f"unknown backend {name!r}; choose 'auto', one of {PRIORITY}, or a device: {error}") from None
+        raise DeviceError(
+            f"unknown backend {arguments.shown(name)}; choose 'auto', one of {PRIORITY}, or a device: {error}"
+        ) from None
 
 
 def sc_forward(

@@ -189,17 +189,18 @@ class Lfsr(Sng):
     sharing: Sharing = "tensor"
 
     def __post_init__(self) -> None:
+        # Generators are compared, and hashed, by their fields: Python's own integers.
         width = arguments.integer("width", self.width, 3, 32)
+        object.__setattr__(self, "width", width)
         arguments.choice("form", self.form, ("fibonacci", "galois"))
         if self.start is not None:
-            arguments.integer("start", self.start, 1, 2**width - 1)
+            object.__setattr__(self, "start", arguments.integer("start", self.start, 1, 2**width - 1))
         _sharing_of(self.sharing)
         if self.taps is None:
             return
         if not isinstance(self.taps, tuple):
             raise TypeError(f"taps must be a tuple of integers; got {type(self.taps).__name__}")
-        for tap in self.taps:
-            arguments.integer("taps", tap, 1, width)
+        object.__setattr__(self, "taps", tuple(arguments.integer("taps", tap, 1, width) for tap in self.taps))
         if len(set(self.taps)) < len(self.taps) or width not in self.taps or not _is_maximal(width, self.taps):
             raise ValueError(
                 f"taps must be those of a maximal register of width {width}, such as {TAPS[width]}; got {self.taps}"
@@ -305,7 +306,7 @@ class Sobol(Sng):
 
     def __post_init__(self) -> None:
         if not isinstance(self.shift, bool):
-            raise TypeError(f"shift must be True or False; got {self.shift!r}")
+            raise TypeError(f"shift must be True or False; got {arguments.shown(self.shift)}")
         _sharing_of(self.sharing)
 
     @property
@@ -365,7 +366,7 @@ class VanDerCorput(Sng):
     sharing = "tensor"
 
     def __post_init__(self) -> None:
-        arguments.integer("base", self.base, 2, LARGEST_BASE)
+        object.__setattr__(self, "base", arguments.integer("base", self.base, 2, LARGEST_BASE))
 
     def numbers(self, sequence: int, length: int, seed: int) -> Numbers:
         """Mirrored numbers."""
@@ -431,7 +432,7 @@ class NumberTable(Sng):
 
     def __init__(self, numbers: ArrayLike, *, sharing: Sharing = "tensor") -> None:
         _sharing_of(sharing)
-        array = np.asarray(numbers)
+        array = arguments.array_of("numbers", numbers)
         if array.ndim not in (1, 2) or not array.size or array.shape[-1] > LONGEST_PERIOD:
             raise ValueError(f"numbers must have shape (n,) or (sequences, n), n from 1 to 2**24; got {array.shape}")
         self._rows: Numbers = arguments.words32("numbers", array, array.shape[-1]).reshape(-1, array.shape[-1]).copy()
@@ -474,7 +475,8 @@ def sng_of(value: Any) -> Sng | None:
         return value
     if isinstance(value, str) and value in NAMED:
         return NAMED[value]
-    raise ValueError(f"sng must be one of {', '.join(map(repr, NAMED))} or a generator of scgpu.sng; got {value!r}")
+    known = ", ".join(map(repr, NAMED))
+    raise ValueError(f"sng must be one of {known} or a generator of scgpu.sng; got {arguments.shown(value)}")
 
 
 class Source(NamedTuple):

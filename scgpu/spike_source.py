@@ -130,11 +130,14 @@ class SpikeTrain(SpikeSource):
 
     @classmethod
     def of_words(cls, words: NDArray[np.uint64], length: int) -> SpikeTrain:
-        """From packed words (n, W), as `Bitstream.from_words` takes them; they stay on the host."""
+        """From packed words (n, W), as `Bitstream.from_words` takes them; they are copied, and stay on the host."""
+        length = arguments.length_of(length)
         words = arguments.streams(words, length)
+        if words.ndim != 2 or not len(words):
+            raise ValueError(f"words must have shape (n, W) with n of at least 1; got {words.shape}")
         arguments.require_clear_tails(words, length)
         train = cls.__new__(cls)
-        train._take(words, length)
+        train._take(np.array(words, "<u8", order="C"), length)
         return train
 
     def player(self, backend: Backend) -> Player:

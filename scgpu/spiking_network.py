@@ -84,9 +84,9 @@ class SpikingNetwork:
         *,
         step_seconds: float | None = None,
     ) -> None:
-        self.populations = tuple(populations)
-        self.projections = tuple(projections)
-        self.inputs = tuple(inputs)
+        self.populations: tuple[Population, ...] = tuple(arguments.listed("populations", populations, "Population"))
+        self.projections: tuple[Projection, ...] = tuple(arguments.listed("projections", projections, "Projection"))
+        self.inputs: tuple[External, ...] = tuple(arguments.listed("inputs", inputs, "what comes in"))
         self._require_parts()
         self.step_seconds = Recording([], first_step=0, n_steps=0, step_seconds=step_seconds).step_seconds
         self.step = 0
@@ -180,7 +180,8 @@ class SpikingNetwork:
         for key, what in record.items():
             population = key if isinstance(key, Population) else by_name.get(key)
             if population not in self.populations:
-                raise ValueError(f"record has {key!r}; the populations are {', '.join(map(repr, by_name))}")
+                known = ", ".join(map(repr, by_name))
+                raise ValueError(f"record has {arguments.shown(key)}; the populations are {known}")
             arguments.choice(f"record[{population.name!r}]", what, RECORDS)
             asked[population] = what
         return asked

@@ -65,9 +65,9 @@ class StdpSynapse:
         return int(self._weight) if self._weight.ndim == 0 else self._weight.astype(np.int16)
 
     def _spikes(self, name: str, value: Any) -> NDArray[np.bool_]:
-        array = np.asarray(value)
+        array = arguments.array_of(name, value)
         if array.dtype.kind not in "biu" or ((array != 0) & (array != 1)).any():
-            raise ValueError(f"{name} must be 0 or 1, or an array of them; got {value!r}")
+            raise ValueError(f"{name} must be 0 or 1, or an array of them; got {arguments.shown(value)}")
         if array.ndim and array.shape != self._weight.shape:
             raise ValueError(f"{name} must be a number or have the shape {self._weight.shape}; got {array.shape}")
         return array.astype(np.bool_)

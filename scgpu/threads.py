@@ -11,21 +11,22 @@ import threading
 
 from scgpu import arguments
 from scgpu._cpu import library
+from scgpu.forks import ForkLock
 
 VARIABLE = "SCGPU_NUM_THREADS"
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _workers: list[threading.Thread] = []
 _started = False
 
 
 def _forget() -> None:
     # A forked child has the calling thread alone; it starts workers of its own at first use.
-    global _lock, _started
-    _lock = threading.Lock()
-    _workers.clear()
-    if _started:
+    global _started
+    # Also when the parent was about to start them.
+    if _started or _workers:
         library().scgpu_reset_threads()
+    _workers.clear()
     _started = False
 
 

@@ -63,6 +63,8 @@ def unpack(
     if out is not None:
         arguments.output(out, shape, DTYPES["u8"], array)
         flat = out.reshape(-1)
+    else:
+        require_host_memory(math.prod(shape))
     backend = backend_for(device)
     buffer = backend.upload(np.ascontiguousarray(array, DTYPES["u64"]))
     bits = unpack_streams(backend, buffer, math.prod(array.shape[:-1]), length, flat)

@@ -2,6 +2,7 @@
 
 A test that takes ``chosen`` runs once on each GPU adapter and each SIMD tier. Without a
 GPU adapter one of them fails, unless ``--no-gpu`` says that this is meant;
+so do the tests that need Valgrind without it, unless ``--no-valgrind`` does;
 ``SCGPU_EXPECT_ADAPTERS`` (comma-separated backends) says which adapters must be there.
 """
 
@@ -36,6 +37,7 @@ atexit.register(shutil.rmtree, os.environ["SCGPU_CACHE_DIR"], ignore_errors=True
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-gpu", action="store_true", help="run without any GPU adapter; only the CPU is tested")
+    parser.addoption("--no-valgrind", action="store_true", help="do not run the native kernels under Valgrind")
 
 
 def _missing_adapters() -> list[str]:
@@ -60,15 +62,19 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines.append("SIMD tiers NOT RUN (this processor cannot): " + ", ".join(untested))
     if config.getoption("--no-gpu"):
         lines.append("GPU adapters NOT RUN (--no-gpu)")
+    if config.getoption("--no-valgrind"):
+        lines.append("Valgrind NOT RUN (--no-valgrind)")
     return [*lines, *(f"missing: {problem}" for problem in scgpu.problems())]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     no_gpu = metafunc.config.getoption("--no-gpu")
-    for fixture, wanted in (("chosen", ("gpu", "cpu")), ("gpu", ("gpu",))):
+    for fixture, wanted in (("chosen", ("gpu", "cpu")), ("everywhere", ("gpu", "cpu")), ("gpu", ("gpu",))):
         if fixture not in metafunc.fixturenames:
             continue
         devices: list[Any] = [d for d in parity.all_devices() if d.kind in wanted and not (no_gpu and d.kind == "gpu")]
+        if fixture == "everywhere":
+            devices = [d for d in devices if d.kind == "gpu" or d.tier == scgpu.simd_tiers()[-1]]
         missing = [] if no_gpu else _missing_adapters()
         metafunc.parametrize(
             fixture,
@@ -87,6 +93,12 @@ def _present(device: scgpu.Device | str) -> scgpu.Device:
 @pytest.fixture(scope="session")
 def chosen(request: pytest.FixtureRequest) -> scgpu.Device:
     """A GPU adapter, or the CPU at one SIMD tier."""
+    return _present(request.param)
+
+
+@pytest.fixture(scope="session")
+def everywhere(request: pytest.FixtureRequest) -> scgpu.Device:
+    """A GPU adapter, or the CPU at its fastest tier, where tiers make no difference."""
     return _present(request.param)
 
 

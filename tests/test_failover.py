@@ -402,3 +402,30 @@ def test_any_chain_at_any_moment(count: int, length: int, when: int, seed: int, 
             state = call(*state)
         found.append(state)
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_layers_that_moved_still_make_a_network(gpu: scgpu.Device) -> None:
+    def layers() -> list[scgpu.DenseLayer]:
+        return [scgpu.DenseLayer(n, m, 100, weights=np.full((m, n), 0.5), device=gpu) for n, m in ((40, 9), (9, 3))]
+
+    expected = scgpu.Network(layers()).counts(X)
+    moved = layers()
+    backend: Any = backend_of(gpu)
+    backend.destroy()
+    moved[0].counts(X)
+    assert moved[0].device != gpu
+    assert np.array_equal(scgpu.Network(moved).counts(X), expected)
+    restart_device(gpu)
+    assert np.array_equal(scgpu.Network([moved[0], layers()[1]]).counts(X), expected)
+
+
+def test_a_network_outlives_a_restart_between_its_layers(gpu: scgpu.Device) -> None:
+    net = scgpu.Network([scgpu.DenseLayer(n, m, 100, device=gpu) for n, m in ((40, 9), (9, 5), (5, 3))])
+    expected = net.counts(X)
+    backend: Any = backend_of(gpu)
+    backend.destroy()
+    assert np.array_equal(net.counts(X), expected)
+    restart_device(gpu)
+    net.layers[1].weights = net.layers[1].weights
+    assert np.array_equal(net.counts(X), expected)
+    assert {layer.device for layer in net.layers} == {gpu}

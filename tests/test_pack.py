@@ -156,8 +156,8 @@ def test_pack_into_out(chosen: scgpu.Device) -> None:
         (np.empty((2, 1), np.int64), TypeError, "out must be an ndarray of uint64; got dtype int64"),
         (np.empty((2, 1), ">u8"), TypeError, "out must be an ndarray of uint64; got dtype >u8"),
         ([[0], [0]], TypeError, "out must be an ndarray of uint64; got list"),
-        (np.empty((4, 1), np.uint64)[::2], ValueError, "out must be C-contiguous and writeable"),
-        (np.broadcast_to(np.uint64(0), (2, 1)), ValueError, "out must be C-contiguous and writeable"),
+        (np.empty((4, 1), np.uint64)[::2], ValueError, "out must be C-contiguous, aligned and writeable"),
+        (np.broadcast_to(np.uint64(0), (2, 1)), ValueError, "out must be C-contiguous, aligned and writeable"),
     ],
 )
 def test_pack_rejects_a_wrong_out(out: Any, error: type[Exception], message: str) -> None:

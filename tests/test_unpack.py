@@ -93,7 +93,7 @@ def test_unpack_into_out(shape: tuple[int, ...], length: int, chosen: scgpu.Devi
         (np.empty((1, 64), np.uint8), ValueError, r"out must have shape \(64,\); got \(1, 64\)"),
         (np.empty(64, np.bool_), TypeError, "out must be an ndarray of uint8; got dtype bool"),
         (bytearray(64), TypeError, "out must be an ndarray of uint8; got bytearray"),
-        (np.empty(128, np.uint8)[::2], ValueError, "out must be C-contiguous and writeable"),
+        (np.empty(128, np.uint8)[::2], ValueError, "out must be C-contiguous, aligned and writeable"),
     ],
 )
 def test_unpack_rejects_a_wrong_out(out: Any, error: type[Exception], message: str) -> None:

@@ -11,12 +11,14 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "cpu_ref" / "abi.zig"
 REMEDY = "run: python tools/gen_abi.py"
 
 ZIG_SCALARS = {"u8": "u8", "i16": "i16", "i32": "i32", "u32": "u32", "u64": "u64"}
+STATUSES = ("ok", "short_buffer", "unusable_tier", "bad_parameters", "bad_address")  # as in scgpu/_cpu.py
 
 
 def load_table() -> ModuleType:
@@ -29,10 +31,36 @@ def load_table() -> ModuleType:
     return module
 
 
-def _zig_size(expression: str) -> str:
-    """The size expression over u128, which no product of three u32 can overflow; differences stop at 0."""
-    wide = re.sub(r"[a-z_]+", lambda name: f"@as(u128, call.{name.group()})", expression)
+def _zig(expression: str) -> str:
+    """An expression over u128, which no product of three u32 can overflow; differences stop at 0."""
+    wide = re.sub(r"\b(?!or\b|and\b)[a-z_]+", lambda name: f"@as(u128, call.{name.group()})", expression)
     return wide.replace(" - ", " -| ").replace(" // ", " / ")
+
+
+def _checks(op: Any) -> list[str]:
+    """The method that refuses a call; the Python side of the boundary never makes one that it refuses."""
+    buffers, conditions = op.buffers, op.requires
+    placed = [f"placed(&call.{one.name}, call.{one.name}_len)" for one in buffers]
+    return [
+        "    /// Whether the kernel stays inside the buffers, and ends, with these parameters.",
+        f"    pub fn check(call: *const {op.name.capitalize()}) Status {{",
+        *(f"        if (!({_zig(condition)})) return .bad_parameters;" for condition in conditions),
+        *(f"        if (call.{one.name}_len < {_zig(one.size)}) return .short_buffer;" for one in buffers),
+        *(f"        if (!{one}) return .bad_address;" for one in placed),
+        "        return .ok;",
+        "    }",
+    ]
+
+
+# The address is read as a number: a pointer of its type is never null and always aligned, so that
+# the compiler may leave out a question about it.
+PLACED = """\
+fn placed(pointer: anytype, count: u64) bool {
+    const Element = @typeInfo(@typeInfo(@TypeOf(pointer)).pointer.child).pointer.child;
+    const address = @as(*const usize, @ptrCast(pointer)).*;
+    return count == 0 or (address != 0 and address % @alignOf(Element) == 0);
+}
+"""
 
 
 def render() -> str:
@@ -44,7 +72,9 @@ def render() -> str:
         "/// Compared with scgpu._abi.digest() when the library is loaded.",
         f"pub const digest: u32 = 0x{abi.digest():08x};",
         "",
-        "pub const Status = enum(u32) { ok = 0, short_buffer = 1, unusable_tier = 2 };",
+        f"pub const Status = enum(u32) {{ {', '.join(f'{name} = {k}' for k, name in enumerate(STATUSES))} }};",
+        "",
+        *PLACED.splitlines(),
         "",
     ]
     for op in abi.OPS.values():
@@ -59,15 +89,7 @@ def render() -> str:
             ]
         lines += [""]
         lines += [f"    pub const {name}: u32 = {value};" for name, value in op.constants.items()]
-        lines += [
-            "",
-            "    /// True when every buffer is long enough for these parameters.",
-            f"    pub fn fits(call: *const {struct}) bool {{",
-        ]
-        lines += [
-            f"        if (call.{buffer.name}_len < {_zig_size(buffer.size)}) return false;" for buffer in op.buffers
-        ]
-        lines += ["        return true;", "    }", "};", ""]
+        lines += ["", *_checks(op), "};", ""]
     lines += [
         "/// One function per operation; every SIMD tier exports one such table.",
         "pub const Table = extern struct {",
