@@ -35,12 +35,14 @@ from scgpu.devices import device, devices, problems, restart_device
 from scgpu.drive import ConstantCurrent, CurrentArray
 from scgpu.encode import encode
 from scgpu.errors import (
+    CheckpointWarning,
     DeviceError,
     DeviceLossWarning,
     DeviceLostError,
     GpuError,
     NativeLibraryError,
     ScgpuError,
+    SweepError,
     TooLargeError,
 )
 from scgpu.faults import drop_cycles, flip_bits, stuck_at
@@ -71,9 +73,11 @@ from scgpu.propagate import Projection
 from scgpu.raster import plot_raster, plot_rates, plot_recording, plot_voltages
 from scgpu.recording import PopulationRecord, Recording
 from scgpu.reference import available_backends, get_backend, sc_forward
+from scgpu.reference_layers import GpuDenseLayer, VectorizedSCLayer
 from scgpu.spike_source import BernoulliSource, SpikeTrain
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.stdp import PairStdp
+from scgpu.sweep import sweep
 from scgpu.synapse import StdpSynapse
 from scgpu.thermometer import thermometer
 from scgpu.threads import num_threads, set_num_threads
@@ -84,6 +88,7 @@ __all__ = [
     "BernoulliSource",
     "Bitstream",
     "BitstreamEncoder",
+    "CheckpointWarning",
     "ConstantCurrent",
     "CurrentArray",
     "DenseLayer",
@@ -92,6 +97,7 @@ __all__ = [
     "DeviceLossWarning",
     "DeviceLostError",
     "FixedPointLif",
+    "GpuDenseLayer",
     "GpuError",
     "Lfsr16",
     "LifParameters",
@@ -111,7 +117,9 @@ __all__ = [
     "SpikingNetwork",
     "StateMachine",
     "StdpSynapse",
+    "SweepError",
     "TooLargeError",
+    "VectorizedSCLayer",
     "__version__",
     "absolute_difference",
     "available_backends",
@@ -171,6 +179,7 @@ __all__ = [
     "stable_length",
     "stanh",
     "stuck_at",
+    "sweep",
     "synchronise",
     "thermometer",
     "unary_add",

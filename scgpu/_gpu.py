@@ -289,7 +289,7 @@ class _Flight:
                 if self._content is None and (self.wanted or self._timing is not None):
                     with self._backend._reading:
                         self._content = queue.read(mapping)
-                if not self._left:
+                if not self._left and self._backend.lost is None:
                     self._left = True  # an unmap that was interrupted must not be tried again
                     queue.unmap(mapping)
                     self._usable = True

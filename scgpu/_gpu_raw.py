@@ -38,6 +38,8 @@ TIMEOUT_VARIABLE = "SCGPU_DEVICE_TIMEOUT"
 TIMEOUT_SECONDS = 300.0  # a software adapter may need minutes for what was asked of it
 
 
+ABANDONED = -1  # the status of a mapping whose device is lost; none of wgpu-native's
+
 _give_way = getattr(os, "sched_yield", None) or (lambda: time.sleep(0))
 
 
@@ -381,10 +383,12 @@ class NativeQueue:
         return content
 
     def abandon(self) -> None:
-        """Expect nothing more of a device that is lost."""
+        """Expect nothing more of a device that is lost: who waits for it is told."""
         for key, mapping in tuple(_mappings.items()):
             if mapping.queue is self:
                 _mappings.pop(key, None)
+                mapping.message = "the device is lost"
+                mapping.status = ABANDONED
 
     def unmap(self, mapping: Readback) -> None:
         """Make the buffer of a mapping that is ready usable again."""

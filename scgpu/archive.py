@@ -1,15 +1,24 @@
-"""archive: one file of arrays and a header, versioned, without pickled objects, checked while it is read."""
+"""archive: one file of arrays and a header, versioned, without pickled objects, checked before it is believed.
+
+A file is an .npz: a zip archive of stored (not compressed) .npy members. Its archive comment is a SHA-256 of
+every byte before it, so a flipped bit anywhere is found. A checksum proves nothing about who wrote a file: what
+stands in one is believed only as far as it was checked, and takes no more memory than the file has bytes.
+"""
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
 import math
 import os
+import re
+import stat
+import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +26,32 @@ from numpy.typing import NDArray
 from scgpu import arguments
 from scgpu.atomic import replacing
 from scgpu.backend import require_host_memory
-from scgpu.errors import TooLargeError
+from scgpu.errors import ScgpuError, TooLargeError
 
 HEADER = "header"
+MEMBER = re.compile(r"[a-z0-9_.]{1,200}\.npy")
 READ_BYTES = 1 << 24
 ZIP_MAGIC = b"PK\x03\x04"
 
-# What zipfile, NumPy and json raise at contents that were damaged or made up; RuntimeError is zipfile's word for
-# encryption, and for methods of compression that it does not know.
-DAMAGES = (ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# Objects that Python makes of a header, or of a directory of members, are up to 25 times as large.
+MOST_HEADER_BYTES = 4 << 20
+MOST_DIRECTORY_BYTES = 4 << 20
+
+# The archive comment, and the records of the zip format before it: PKWARE, APPNOTE.TXT 6.3.10, 4.3.14 to 4.3.16.
+SEAL = b"scgpu sha256 "
+SEAL_BYTES = len(SEAL) + 64
+END = struct.Struct("<4s4H2IH")
+END_MAGIC = b"PK\x05\x06"
+END64 = struct.Struct("<4sQ2H2I4Q")
+LOCATOR = struct.Struct("<4sIQI")
+LOCATOR_MAGIC = b"PK\x06\x07"
+
+# What zipfile, NumPy, json and a maker raise at contents that were damaged or made up; RuntimeError is zipfile's word
+# for encryption, and for methods of compression that it does not know.
+DAMAGES = (
+    *(ValueError, TypeError, EOFError, RuntimeError, LookupError, AttributeError, ArithmeticError),
+    *(zipfile.BadZipFile, struct.error),
+)
 
 Made = TypeVar("Made")
 
@@ -55,11 +81,20 @@ def save(
     OSError
         The file cannot be written; what was there is still there.
     """
-    text = json.dumps({"format": file_format.name, "version": file_format.version, **header})
-    # Bytes, not a string: NumPy writes strings in 4 bytes a character.
-    octets = np.frombuffer(text.encode(), np.uint8)
     with replacing(arguments.path("path", path)) as file:
-        np.savez(file, allow_pickle=False, **{HEADER: octets, **arrays})
+        write(file, file_format, header, arrays)
+
+
+def write(file: IO[bytes], file_format: Format, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write to an open file, which can be read too, what `save` writes."""
+    text = json.dumps({"format": file_format.name, "version": file_format.version, **header}).encode()
+    if len(text) > MOST_HEADER_BYTES:
+        raise TooLargeError(f"a header of {len(text):,} bytes is above {MOST_HEADER_BYTES:,}; save fewer parts")
+    # Bytes, not a string: NumPy writes strings in 4 bytes a character.
+    octets = np.frombuffer(text, np.uint8)
+    plain = {name: np.asarray(arrays[name], order="C") for name in arrays}
+    np.savez(file, allow_pickle=False, **{HEADER: octets, **plain})
+    _seal(file)
 
 
 def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Archive], Made]) -> Made:
@@ -70,34 +105,113 @@ def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Arch
     OSError
         There is no such file, or it cannot be read.
     ValueError
-        The file is of another kind or version, was cut short, or does not fit together.
+        The file is of another kind or version, was cut short or changed, or does not fit together.
     TooLargeError
         What is in it does not fit the memory of the machine.
     """
-    where = arguments.path("path", path)
-    with where.open("rb") as file:
-        try:
-            with _opened(file, file_format) as contents:
-                return make(Archive(contents, file_format))
-        except TooLargeError:
-            raise
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            # zipfile went to where a damaged directory of the file told it to go
-            raise ValueError(f"{str(where)!r} cannot be loaded as a {file_format.kind}: it is damaged") from error
-        except DAMAGES as error:
-            raise ValueError(f"{str(where)!r} cannot be loaded as a {file_format.kind}: {error}") from error
+    where = str(arguments.path("path", path))
+    mode = Path(path).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
+        raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: it is no regular file")
+    with Path(path).open("rb") as file:
+        return read(file, where, file_format, make)
 
 
-def _opened(file: BinaryIO, file_format: Format) -> zipfile.ZipFile:
+def read(file: IO[bytes], where: str, file_format: Format, make: Callable[[Archive], Made]) -> Made:
+    """What ``make`` makes of an open file; errors, which name ``where`` it is, as those of `load`."""
+    try:
+        with _opened(file, file_format) as contents:
+            return make(Archive(contents, file_format))
+    except ScgpuError:  # of a device, or of its memory
+        raise
+    except DAMAGES as error:
+        told = str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {told}") from error
+
+
+def _digest(file: IO[bytes], nbytes: int) -> bytes:
+    """SHA-256 of the first bytes of a file, in hexadecimal digits."""
+    file.seek(0)
+    found = hashlib.sha256()
+    while piece := file.read(min(nbytes, 1 << 20)):
+        found.update(piece)
+        nbytes -= len(piece)
+    return found.hexdigest().encode()
+
+
+def _seal(file: IO[bytes]) -> None:
+    """Put a checksum of all its bytes at the end of a zip archive."""
+    file.seek(-2, os.SEEK_END)
+    file.write(struct.pack("<H", SEAL_BYTES))
+    size = file.seek(0, os.SEEK_END)
+    directory_bytes = _directory_bytes(file, size)
+    if directory_bytes > MOST_DIRECTORY_BYTES:
+        raise TooLargeError(
+            f"a directory of {directory_bytes:,} bytes is above {MOST_DIRECTORY_BYTES:,}; save fewer arrays"
+        )
+    digest = _digest(file, size)
+    file.seek(0, os.SEEK_END)
+    file.write(SEAL + digest)
+
+
+def _directory_bytes(file: IO[bytes], size: int) -> int:
+    """Bytes of the directory of a zip archive whose comment begins after ``size`` bytes; -1 where it has no end."""
+    if size < END.size:
+        return -1
+    file.seek(size - min(size, END.size + LOCATOR.size + END64.size))
+    tail = file.read(END.size + LOCATOR.size + END64.size)
+    magic, *_, directory_bytes, _, comment_bytes = END.unpack_from(tail, len(tail) - END.size)
+    # zipfile takes the last of several ends
+    if magic != END_MAGIC or comment_bytes != SEAL_BYTES or tail.rfind(END_MAGIC) != len(tail) - END.size:
+        return -1
+    before = len(tail) - END.size - LOCATOR.size
+    if before >= END64.size and tail[before:].startswith(LOCATOR_MAGIC):  # beyond 4 GiB
+        directory_bytes = END64.unpack_from(tail, before - END64.size)[-2]
+    return int(directory_bytes)
+
+
+def _opened(file: IO[bytes], file_format: Format) -> zipfile.ZipFile:
+    """The archive in a file whose checksum is right and whose members are such as `save` writes."""
     magic = file.read(len(ZIP_MAGIC))
     if magic != ZIP_MAGIC:
         raise ValueError(f"it was not written by {file_format.writer}" if magic else "it is empty")
-    try:
-        return zipfile.ZipFile(file)
-    except zipfile.BadZipFile:
-        raise ValueError("its end is missing: it was cut short or damaged; copy it again") from None
+    size = file.seek(0, os.SEEK_END)
+    require_host_memory(size)
+    file.seek(-min(size, SEAL_BYTES), os.SEEK_END)
+    seal = file.read(SEAL_BYTES)
+    directory_bytes = _directory_bytes(file, size - SEAL_BYTES)
+    if not seal.startswith(SEAL) or directory_bytes < 0:
+        raise ValueError(
+            f"its end is missing: it was cut short or damaged, or not written by {file_format.writer}; copy it again"
+        )
+    if _digest(file, size - SEAL_BYTES) != seal[len(SEAL) :]:
+        raise ValueError("its checksum is wrong: it was damaged or changed; copy it again")
+    if directory_bytes > MOST_DIRECTORY_BYTES:
+        raise ValueError(f"its directory of {directory_bytes:,} bytes is above {MOST_DIRECTORY_BYTES:,}")
+    contents = zipfile.ZipFile(file)
+    _require_members(contents, size, file_format)
+    return contents
+
+
+def _require_members(contents: zipfile.ZipFile, size: int, file_format: Format) -> None:
+    """Refuse members that `save` does not write, such as compressed ones, or two that share their bytes."""
+    names, held = set(), 0
+    for info in contents.infolist():
+        held += info.file_size
+        if not MEMBER.fullmatch(info.orig_filename) or info.filename != info.orig_filename:
+            what = "has a name that no array has"
+        elif info.filename in names:
+            what = "is there twice"
+        elif info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            what = "is compressed"
+        elif info.flag_bits:
+            what = "is encrypted or marked otherwise"
+        elif held > size or not 0 <= info.header_offset < size:
+            what = f"passes the {size:,} bytes of the file"
+        else:
+            names.add(info.filename)
+            continue
+        raise ValueError(f"its member {info.orig_filename[:80]!r} {what}; it was not written by {file_format.writer}")
 
 
 class Archive:
@@ -111,6 +225,8 @@ class Archive:
     def _header(self) -> dict[str, Any]:
         kind, version, writer = self._format
         known = f"{HEADER}.npy" in self._contents.namelist()
+        if known and (nbytes := self._contents.getinfo(f"{HEADER}.npy").file_size) > MOST_HEADER_BYTES + 256:
+            raise ValueError(f"its header of {nbytes:,} bytes is above {MOST_HEADER_BYTES:,}")
         octets = self.array(HEADER, np.dtype(np.uint8), None) if known else b""
         try:
             header = json.loads(bytes(octets))
@@ -125,8 +241,11 @@ class Archive:
             )
         return header
 
-    def array(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None) -> NDArray[Any]:
-        """An array, which must have this type and shape (None: any) before memory is taken for it."""
+    @contextmanager
+    def _member(
+        self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None
+    ) -> Iterator[tuple[IO[bytes], tuple[int, ...], int]]:
+        """An array's bytes, its shape and how many they are, where it has this type and shape (None: any)."""
         try:
             info = self._contents.getinfo(f"{name}.npy")
         except KeyError:
@@ -134,17 +253,28 @@ class Archive:
         with self._contents.open(info) as member:
             try:
                 version = np.lib.format.read_magic(member)
-                found, turned, kind = np.lib.format.read_array_header_1_0(member)
+                found, transposed, kind = np.lib.format.read_array_header_1_0(member)
             except Exception as error:  # NumPy's parser raises anything at a header that was made up
                 raise ValueError(f"the array {name} has a header that cannot be read ({error})") from error
-            if version != (1, 0) or turned:
+            if version != (1, 0):
                 raise ValueError(f"the array {name} has a header that {self._format.writer} does not write")
-            if kind != dtype or found != (found if shape is None else shape):
+            if kind != dtype or found != (found if shape is None else shape) or transposed:
                 wanted = "any shape" if shape is None else f"shape {shape}"
-                raise ValueError(f"{name} must be {dtype} of {wanted}; it is {kind} of shape {found}")
+                how = " in Fortran order" if transposed else ""
+                raise ValueError(f"{name} must be {dtype} of {wanted}; it is {kind} of shape {found}{how}")
             nbytes = math.prod(found) * dtype.itemsize
             if info.file_size - member.tell() != nbytes:
                 raise ValueError(f"{name} must have {nbytes} bytes; it has {info.file_size - member.tell()}")
+            yield member, found, nbytes
+
+    def shape(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The shape of an array, as `array` checks it, without reading it."""
+        with self._member(name, dtype, shape) as (_, found, _):
+            return found
+
+    def array(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None) -> NDArray[Any]:
+        """An array, which must have this type and shape (None: any) before memory is taken for it."""
+        with self._member(name, dtype, shape) as (member, found, nbytes):
             require_host_memory(nbytes)
             array = np.empty(found, dtype)
             octets = array.reshape(-1).view(np.uint8)

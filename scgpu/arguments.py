@@ -6,7 +6,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,15 @@ def path(name: str, value: Any) -> Path:
     if not possible:
         raise ValueError(f"{name} must be what a file can be called; got {shown(text)}")
     return Path(text)
+
+
+def seconds(name: str, value: Any) -> float:
+    """A duration, a finite number from 0."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number of seconds; got {shown(value)}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number of seconds from 0; got {value}")
+    return float(value)
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -223,6 +232,18 @@ def words64(words: Any, name: str = "words") -> NDArray[np.uint64]:
     if words.ndim == 0:
         raise ValueError(f"{name} must have shape (..., W); got a single word")
     return words
+
+
+def words_or_lists(value: Any, name: str) -> NDArray[np.uint64]:
+    """Packed words from an array, or from the lists of integers that the reference's engine gives."""
+    if isinstance(value, np.ndarray):
+        return words64(value, name)
+    if not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be an array of uint64, or lists of integers; got {type(value).__name__}")
+    numbers = np.array(value, dtype=object)
+    for index, number in np.ndenumerate(numbers):
+        integer(f"{name}{list(index)}", number, 0, 2**64 - 1)
+    return numbers.astype(np.uint64)
 
 
 def streams(words: Any, length: int, name: str = "words") -> NDArray[np.uint64]:

@@ -150,7 +150,7 @@ def mux(select: Bitstream, a: Bitstream, b: Bitstream) -> Bitstream:
     _alike("a", [a, b])
     bitstream_of("select", select)
     chosen = Bitstream(select._backend, select._parts, select.shape, select.length, a.polarity)
-    return b.to(a.device) ^ ((a ^ b) & chosen)
+    return b._on(a._backend) ^ ((a ^ b) & chosen)
 
 
 def scaled_add(
@@ -204,7 +204,7 @@ def scaled_add(
     result = streams[-1]
     for limit, stream in reversed(list(zip(limits[:-1], streams[:-1], strict=True))):
         result = mux(_encoded_like(stream, limit, seed, "select", tensor_id), stream, result)
-    return result.to(streams[0].device)
+    return result._on(streams[0]._backend)
 
 
 class ParallelCount:
@@ -277,8 +277,7 @@ def parallel_count(inputs: Sequence[Bitstream]) -> ParallelCount:
     ([3, 2, 1, 1], 7)
     """
     streams = _alike("inputs", inputs)
-    device = streams[0].device
-    waiting, planes = [stream.to(device) for stream in streams], []
+    waiting, planes = [stream._on(streams[0]._backend) for stream in streams], []
     for _ in range(len(streams).bit_length()):
         carries = []
         while len(waiting) > 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from scgpu.backend import Backend, Device
 from scgpu.bitwise import BitOperation, bitwise
 from scgpu.count import count
 from scgpu.delay import delay
+from scgpu.device_choice import DeviceChoice, choice_of, selector_of
 from scgpu.devices import backend_for
 from scgpu.pack import pack_streams
 from scgpu.sng import Source
@@ -255,7 +256,7 @@ class Bitstream:
             left, right = getattr(self, name), getattr(other, name)
             if left != right:
                 raise ValueError(f"a {sign} b needs bitstreams of equal {name}; a has {left!r}, b has {right!r}")
-        return self._by_parts(operation, other.to(self.device))
+        return self._by_parts(operation, other._on(self._backend))
 
     def __and__(self, other: Bitstream) -> Bitstream:
         """AND: the product of independent unipolar streams."""
@@ -324,11 +325,34 @@ class Bitstream:
             and np.array_equal(self.words, other.words)
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as words, and made again on the same device or another of its kind."""
+        return _unpickled, (self._flat(), self.shape, self.length, self.polarity, choice_of(self.device), self._source)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
     def __repr__(self) -> str:
         return (
             f"Bitstream(shape={self.shape}, length={self.length}, polarity={self.polarity!r}, "
             f"device={str(self.device)!r})"
         )
+
+
+def _unpickled(
+    words: NDArray[np.uint64],
+    shape: tuple[int, ...],
+    length: int,
+    polarity: Polarity,
+    choice: DeviceChoice,
+    source: Source | None,
+) -> Bitstream:
+    """A bitstream as `Bitstream.__reduce__` describes it."""
+    made = Bitstream._uploaded(backend_for(selector_of(choice)), words, shape, length, polarity)
+    return Bitstream(made._backend, made._parts, shape, length, polarity, source)
 
 
 def bitstream_of(name: str, value: Any) -> Bitstream:

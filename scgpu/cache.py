@@ -1,7 +1,7 @@
 """cache: what was measured on this machine, one small JSON file for each thing and key.
 
-A file that is missing, damaged or of another key is as good as none; a folder that cannot
-be written costs a new measurement and nothing else.
+A file that is missing, damaged, too large or of another key is as good as none, and so is one whose checksum is
+wrong; a folder that cannot be written costs a new measurement and nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from scgpu.atomic import replacing
 from scgpu.backend import Device
 
 VARIABLE = "SCGPU_CACHE_DIR"
+MOST_BYTES = 1 << 20  # a file of measurements has a few thousand
 
 
 def folder() -> Path:
@@ -45,11 +46,24 @@ def file_of(kind: str, key: Mapping[str, str]) -> Path:
     return folder() / f"{kind}-{digest[:16]}.json"
 
 
+def _digest(key: Mapping[str, str], measured: Any) -> str:
+    """Checksum of what a file says."""
+    return hashlib.sha256(json.dumps([dict(key), measured], sort_keys=True).encode()).hexdigest()
+
+
 def read(kind: str, key: Mapping[str, str]) -> Any:
     """What was measured, or None."""
+    path = file_of(kind, key)
     try:
-        content = json.loads(file_of(kind, key).read_text(encoding="utf-8"))
-        return content["measured"] if content["key"] == dict(key) else None
+        if not path.is_file():  # reading a pipe would wait for ever
+            return None
+        with path.open("rb") as file:
+            octets = file.read(MOST_BYTES + 1)
+        if len(octets) > MOST_BYTES:
+            return None
+        content = json.loads(octets)
+        whole = content["key"] == dict(key) and content["sha256"] == _digest(key, content["measured"])
+        return content["measured"] if whole else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
@@ -60,7 +74,8 @@ def write(kind: str, key: Mapping[str, str], measured: Any) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:  # another process must not find half a file
-            file.write(json.dumps({"key": dict(key), "measured": measured}, indent=1).encode())
+            content = {"key": dict(key), "measured": measured, "sha256": _digest(key, measured)}
+            file.write(json.dumps(content, indent=1).encode())
     except OSError as error:
         return f"{path} cannot be written ({error.strerror}); set {VARIABLE} to a folder that can"
     return ""

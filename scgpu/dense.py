@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +13,9 @@ from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream, Part
+from scgpu.device_choice import AUTO, DeviceChoice, choice_of
 from scgpu.devices import backend_for
+from scgpu.devices import device as device_of
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
@@ -94,6 +98,8 @@ class DenseLayer:
         See `scgpu.device`. ``"auto"`` takes the adapter in ``SC_GPU_ADAPTER``, else whichever of
         the best hardware GPU and ``cpu`` is expected to be faster for this layer with batches
         of ``max_batch``, by rates measured once on this machine; ``placement`` says why.
+    on_device_loss : {"failover", "raise"}, optional
+        See `scgpu.device`.
 
     Attributes
     ----------
@@ -132,6 +138,7 @@ class DenseLayer:
         sequence: SequenceName | None = None,
         sng: SngName | Sng = "bernoulli",
         device: str | int | Device = "auto",
+        on_device_loss: Literal["failover", "raise"] | None = None,
     ) -> None:
         self.n_inputs = arguments.integer("n_inputs", n_inputs, 1, 2**32 - 1)
         self.n_neurons = arguments.integer("n_neurons", n_neurons, 1, 2**32 - 1)
@@ -157,7 +164,7 @@ class DenseLayer:
             )
         shape = Shape(self.n_inputs, self.n_neurons, self.length, self.max_batch, self.sequence is not None)
         self.placement = place(device, shape)
-        chosen = self.placement.device
+        chosen = device_of(self.placement.device, on_device_loss=on_device_loss)
         self._form = Form(
             self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, chosen, self.sng
         )
@@ -256,6 +263,67 @@ class DenseLayer:
             As `scgpu.encode`.
         """
         return submit_stack([self], [], x, seed, first_sample).counts()
+
+    def counts_in_batches(
+        self,
+        x: Any,
+        seed: int = 42,
+        first_sample: int = 0,
+        *,
+        batch_size: int = 4096,
+        out: NDArray[np.uint64] | None = None,
+        progress: bool | Callable[[int, int], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> NDArray[np.uint64]:
+        """`counts` of any number of samples, batch by batch: the same numbers, for any size of the batches.
+
+        Parameters
+        ----------
+        x : array_like, shape (samples, n_inputs)
+            As for `counts`; or a `numpy.memmap`, or anything else with a ``shape`` whose rows can be sliced,
+            which may be larger than the memory: a batch is in memory at a time.
+        seed, first_sample : int
+            As for `counts`.
+        batch_size : int
+            Rows of a batch, at least 1.
+        out : ndarray of uint64, shape (samples, n_neurons), optional
+            Where the counts go; a `numpy.memmap` may be larger than the memory.
+        progress : bool or callable, optional
+            As `SpikingNetwork.run`, in samples.
+        checkpoint : path, optional
+            A file that keeps the counts of each batch once they are there, 4 bytes each. The same call goes on
+            behind the last of them, on any device, with any ``batch_size``; rows may have been added to x.
+            One process at a time may use the file.
+
+        Returns
+        -------
+        ndarray of uint64, shape (samples, n_neurons)
+            ``out`` where it is given; `values_of` makes values of it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `counts`, for a batch when its turn comes; or an ``out`` that does not fit; or a checkpoint that is
+            damaged, or of other layers, arguments or rows.
+        TooLargeError
+            The counts do not fit the memory; give ``out``.
+        OSError
+            The checkpoint cannot be read, or not be made. Where a batch cannot be written later, a
+            `CheckpointWarning` says so, and the work goes on.
+        """
+        from scgpu.batches import counts_in_batches
+
+        return counts_in_batches(
+            [self],
+            [],
+            x,
+            seed,
+            first_sample,
+            batch_size=batch_size,
+            out=out,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
 
     def forward(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.float64]:
         """Values of the neurons: `counts` as numbers.
@@ -384,6 +452,89 @@ class DenseLayer:
         if self.polarity == "bipolar":
             return 2 * counts / self.length - self.n_inputs
         return counts / self.length
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the layer into one file, which `load` reads back on any machine and device, bit for bit.
+
+        An .npz file without pickled objects, whatever its name, with a checksum; nothing of it is there until
+        all of it is. It holds parameters and weights; streams are made again from them.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        TypeError
+            A generator of another module than `scgpu.sng`.
+        """
+        from scgpu import layer_file
+
+        layer_file.save_layer(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | int | Device = "auto") -> DenseLayer:
+        """Read a layer that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str, int or Device
+            See `DenseLayer`.
+
+        Raises
+        ------
+        OSError
+            There is no such file, or it cannot be read.
+        ValueError
+            The file is no layer, is of another version, was cut short or changed, or does not fit together; a
+            device that is not here (`DeviceError`).
+        TooLargeError
+            The streams do not fit the device, or the file not the memory of the machine.
+
+        Examples
+        --------
+        >>> import scgpu, tempfile, pathlib
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "layer.npz")
+        >>> layer = scgpu.DenseLayer(3, 2, length=100, device="cpu")
+        >>> layer.save(path)
+        >>> scgpu.DenseLayer.load(path, device="numpy").packed_weights == layer.packed_weights
+        True
+        """
+        from scgpu import layer_file
+
+        return layer_file.load_layer(cls, path, device)
+
+    def _options(self) -> dict[str, Any]:
+        """Arguments that make the layer again, but for the device."""
+        return {
+            "n_inputs": self.n_inputs,
+            "n_neurons": self.n_neurons,
+            "length": self.length,
+            "seed": self.seed,
+            "weights": self._weights,
+            "polarity": self.polarity,
+            "max_batch": self.max_batch,
+            "tensor_id": self.tensor_id,
+            "weight_streams": self.weight_streams,
+            "sequence": self.sequence,
+            "sng": self.sng or "bernoulli",
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as parameters and weights; ``"auto"`` stays so, another device is one of its kind."""
+        from scgpu import layer_file
+
+        choice: DeviceChoice = AUTO if self.placement.automatic else choice_of(self._form.device)
+        return layer_file.unpickled_layer, (type(self), self._options(), choice)
+
+    def __copy__(self) -> Self:
+        """A layer of its own on the same device; the streams, which nobody changes, are shared."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.plans = {}
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()
 
     def __repr__(self) -> str:
         return (

@@ -300,7 +300,7 @@ def backend_of(chosen: Device) -> Backend:
                 adapter = _search()[1].get(chosen.index)
                 if adapter is None or _search()[0][chosen.index] != replace(chosen, isolated=False):
                     raise DeviceError(f"{chosen} is not a device of this machine; {_listing()}")
-                gpu = _gpu.GpuBackend(chosen, adapter)
+                gpu = _gpu.GpuBackend(replace(chosen, on_device_loss="raise"), adapter)
                 gpu.tuned = tuning.load(chosen)
                 backend = gpu
             elif chosen.kind == "cpu":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ScgpuError(Exception):
     """Base of the errors that are scgpu's own."""
@@ -33,3 +35,24 @@ class DeviceMemoryError(TooLargeError, GpuError):
 
 class DeviceLossWarning(RuntimeWarning):
     """A GPU went away or had no memory left, and what ran on it goes on elsewhere, with the same bits."""
+
+
+class SweepError(ScgpuError, RuntimeError):
+    """The function of a sweep raised an exception, its ``__cause__``.
+
+    Attributes
+    ----------
+    point : dict
+        The parameters for which it did.
+    results : list
+        What the function returned for the points before.
+    """
+
+    def __init__(self, message: str, *, point: dict[str, Any], results: list[Any]) -> None:
+        super().__init__(message)
+        self.point = point
+        self.results = results
+
+
+class CheckpointWarning(RuntimeWarning):
+    """A checkpoint could not be written; the work goes on, and what was kept before is still there."""

@@ -49,8 +49,8 @@ class Contents:
         self.array = array
         self.run = run
         self.slot = slot
-        self.depth: int = 0 if run is None else run.depth
-        self.nbytes: int = run.nbytes if run is not None else 0 if array is None else array.nbytes
+        # Only what outlasts its call has a history that somebody asks for.
+        self.depth, self.nbytes = (0, 0) if owner is None else _history(array, run)
 
 
 class Recipe(NamedTuple):
@@ -64,15 +64,20 @@ class Recipe(NamedTuple):
 class Made:
     """A run of a recipe over contents (None: unspecified ones)."""
 
-    __slots__ = ("changes", "depth", "inputs", "nbytes", "recipe")
+    __slots__ = ("changes", "inputs", "recipe")
 
     def __init__(self, recipe: Recipe, changes: Changes, inputs: list[Contents | None]) -> None:
         self.recipe = recipe
         self.changes = changes
         self.inputs = inputs
-        known = [one for one in inputs if one is not None]
-        self.depth: int = 1 + max((one.depth for one in known), default=0)
-        self.nbytes: int = sum(one.nbytes for one in known)
+
+
+def _history(array: NDArray[Any] | None, run: Made | None) -> tuple[int, int]:
+    """Runs behind contents, and bytes that they hold on to."""
+    if run is None:
+        return 0, 0 if array is None else array.nbytes
+    known = [one for one in run.inputs if one is not None]
+    return 1 + max((one.depth for one in known), default=0), sum(one.nbytes for one in known)
 
 
 class FailoverBuffer:
@@ -273,7 +278,8 @@ class FailoverProgram:
         if source is not None and array is not None:
             given = Contents(source, np.array(array).reshape(-1), None, 0)
         submission = self._backend.attempt(lambda era: self._start(era, source, given, changes))
-        self._backend.shorten([buffer for _, buffer in self._changed])
+        if self._changed:
+            self._backend.shorten([buffer for _, buffer in self._changed])
         return submission
 
     def _start(
@@ -335,6 +341,7 @@ class FailoverBackend:
         self._following = following
         self._first = device
         self._left: list[Device] | None = None
+        self._largest: int | None = None
         self.era = Era(start(device), device)
 
     @property
@@ -344,8 +351,8 @@ class FailoverBackend:
 
     @property
     def largest_buffer(self) -> int:
-        """Bytes that one buffer may have."""
-        return self.era.backend.largest_buffer
+        """Bytes that one buffer may have: those of the first device, so that tensors are cut alike ever after."""
+        return self.era.backend.largest_buffer if self._largest is None else self._largest
 
     def require(self, nbytes: int) -> None:
         """Raise `TooLargeError` when a buffer of so many bytes cannot be had."""
@@ -442,6 +449,8 @@ class FailoverBackend:
 
     def note(self, era: Era, changed: Sequence[Contents]) -> bool:
         """Remember what buffers hold now; False when the device changed meanwhile and the call counts for nothing."""
+        if not changed:
+            return self.era is era
         with self.lock:
             if self.era is not era:
                 return False
@@ -480,13 +489,16 @@ class FailoverBackend:
                 return
             if self._left is None:
                 self._left = list(self._following(self._first))
+            self._largest = self.largest_buffer
             while self._left:
                 device = self._left.pop(0)
                 try:
-                    self.era = Era(self._start(device), device)
+                    backend = self._start(device)
                 except ScgpuError:
                     continue
-                break
+                if backend.largest_buffer >= self._largest:
+                    self.era = Era(backend, device)
+                    break
             else:
                 raise error
         _warn(f"{era.device} failed ({error}); its work goes on on {device}, with the same bits")

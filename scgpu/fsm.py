@@ -148,7 +148,7 @@ class StateMachine:
         table = self._uploaded.get(backend)
         if table is None:
             table = self._uploaded[backend] = backend.upload(self._table)
-        streams = [one.to(first.device)._parts for one in inputs]
+        streams = [one._on(first._backend)._parts for one in inputs]
         made: list[list[Part]] = [[] for _ in range(self.n_outputs)]
         for parts in zip(*streams, strict=True):
             begin, end, _ = parts[0]

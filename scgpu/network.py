@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,9 +13,41 @@ from numpy.typing import ArrayLike, NDArray
 from scgpu import arguments
 from scgpu.activation import Activation
 from scgpu.backend import Device
+from scgpu.batches import counts_in_batches
 from scgpu.dense import DenseLayer
+from scgpu.device_choice import AUTO, choice_of
 from scgpu.pipeline import Pending, submit_stack
 from scgpu.placement import common_device
+
+
+def _between(
+    layers: Sequence[DenseLayer], activation: str | Activation | Sequence[str | Activation]
+) -> list[Activation]:
+    """Activations between layers that fit together, one for each place."""
+    for index, (before, after) in enumerate(zip(layers, layers[1:], strict=False), 1):
+        if after.n_inputs != before.n_neurons:
+            raise ValueError(
+                f"layers[{index}] must have the {before.n_neurons} inputs that layers[{index - 1}] has neurons; "
+                f"got {after.n_inputs}"
+            )
+        if after.polarity != before.polarity:
+            raise ValueError(
+                f"layers[{index}] must have the polarity of layers[{index - 1}], {before.polarity}; "
+                f"got {after.polarity}"
+            )
+    places = len(layers) - 1
+    one = isinstance(activation, (str, Activation))
+    chosen = [activation] * places if one else arguments.listed("activation", activation, "names")
+    if len(chosen) != places:
+        raise ValueError(f"activation must be one, or one for each of the {places} places; got {len(chosen)}")
+    activations: list[Activation] = []
+    for index, (layer, item) in enumerate(zip(layers, chosen, strict=False)):
+        if not isinstance(item, (str, Activation)):
+            raise TypeError(f"activation[{index}] must be a name or an Activation; got {type(item).__name__}")
+        made = Activation(item) if isinstance(item, str) else item  # type: ignore[arg-type]
+        made.integers(layer.n_inputs, layer.length, layer.polarity)  # refuses a scale that does not fit
+        activations.append(made)
+    return activations
 
 
 class Network:
@@ -53,52 +88,26 @@ class Network:
         for index, layer in enumerate(given):
             if not isinstance(layer, DenseLayer):
                 raise TypeError(f"layers[{index}] must be a DenseLayer; got {type(layer).__name__}")
-        for index, (before, after) in enumerate(zip(given, given[1:], strict=False), 1):
-            if after.n_inputs != before.n_neurons:
-                raise ValueError(
-                    f"layers[{index}] must have the {before.n_neurons} inputs that layers[{index - 1}] has neurons; "
-                    f"got {after.n_inputs}"
-                )
-            if after.polarity != before.polarity:
-                raise ValueError(
-                    f"layers[{index}] must have the polarity of layers[{index - 1}], {before.polarity}; "
-                    f"got {after.polarity}"
-                )
+        self.activations = _between(given, activation)
         device = common_device([layer.placement for layer in given])
         for index, layer in enumerate(given):
             if layer.device != device and not layer.placement.expected:
                 raise ValueError(
                     f"layers[{index}] must be on one device with the other layers, {device}; got {layer.device}"
                 )
-        places = len(given) - 1
-        one = isinstance(activation, (str, Activation))
-        chosen = [activation] * places if one else arguments.listed("activation", activation, "names")
-        if len(chosen) != places:
-            raise ValueError(f"activation must be one, or one for each of the {places} places; got {len(chosen)}")
-        self.activations: list[Activation] = []
-        for index, (layer, item) in enumerate(zip(given, chosen, strict=False)):
-            if not isinstance(item, (str, Activation)):
-                raise TypeError(f"activation[{index}] must be a name or an Activation; got {type(item).__name__}")
-            made = Activation(item) if isinstance(item, str) else item  # type: ignore[arg-type]
-            made.integers(layer.n_inputs, layer.length, layer.polarity)  # refuses a scale that does not fit
-            self.activations.append(made)
-        self.layers: list[DenseLayer] = [
-            DenseLayer(
-                layer.n_inputs,
-                layer.n_neurons,
-                layer.length,
-                layer.seed,
-                weights=layer.weights,
-                polarity=layer.polarity,
-                max_batch=layer.max_batch,
-                tensor_id=index,
-                weight_streams=layer.weight_streams,
-                sequence=layer.sequence,
-                sng=layer.sng or "bernoulli",
-                device=device,
-            )
-            for index, layer in enumerate(given)
+        self.layers = [
+            DenseLayer(**{**layer._options(), "tensor_id": index}, device=device) for index, layer in enumerate(given)
         ]
+        self._automatic = all(layer.placement.automatic for layer in given)
+
+    @classmethod
+    def _of(cls, layers: list[DenseLayer], activations: Sequence[str | Activation], automatic: bool) -> Self:
+        """A network of layers that are nobody else's, have their tensor ids and lie on one device."""
+        made = object.__new__(cls)
+        made.activations = _between(layers, activations)
+        made.layers = layers
+        made._automatic = automatic
+        return made
 
     @property
     def device(self) -> Device:
@@ -119,6 +128,34 @@ class Network:
         """Counts of the last layer; parameters, shape and errors as `DenseLayer.counts`."""
         return self.submit(x, seed, first_sample).counts()
 
+    def counts_in_batches(
+        self,
+        x: Any,
+        seed: int = 42,
+        first_sample: int = 0,
+        *,
+        batch_size: int = 4096,
+        out: NDArray[np.uint64] | None = None,
+        progress: bool | Callable[[int, int], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> NDArray[np.uint64]:
+        """Counts of the last layer, batch by batch; parameters, shape and errors as `DenseLayer.counts_in_batches`."""
+        return counts_in_batches(
+            self.layers,
+            self.activations,
+            x,
+            seed,
+            first_sample,
+            batch_size=batch_size,
+            out=out,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+
+    def values_of(self, counts: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Counts of the last layer as values; see `DenseLayer.values_of`."""
+        return self.layers[-1].values_of(counts)
+
     def forward(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> NDArray[np.float64]:
         """Values of the last layer; parameters, shape and errors as `DenseLayer.forward`."""
         return self.submit(x, seed, first_sample).result()
@@ -126,6 +163,34 @@ class Network:
     def submit(self, x: ArrayLike, seed: int = 42, first_sample: int = 0) -> Pending:
         """Start `forward`, and return without waiting; parameters, bounds and errors as `DenseLayer.submit`."""
         return submit_stack(self.layers, self.activations, x, seed, first_sample)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write layers and activations into one file, which `load` reads; errors as `DenseLayer.save`."""
+        from scgpu import layer_file
+
+        layer_file.save_network(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | int | Device = "auto") -> Network:
+        """Read a network that `save` wrote, to any device; parameters and errors as `DenseLayer.load`."""
+        from scgpu import layer_file
+
+        return layer_file.load_network(cls, path, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as parameters and weights; ``"auto"`` stays so, another device is one of its kind."""
+        from scgpu import layer_file
+
+        options = [layer._options() for layer in self.layers]
+        choice = AUTO if self._automatic else choice_of(self.device)
+        return layer_file.unpickled_network, (type(self), options, self.activations, choice)
+
+    def __copy__(self) -> Self:
+        """A network of its own on the same device; the streams, which nobody changes, are shared."""
+        return self._of([copy.copy(layer) for layer in self.layers], self.activations, self._automatic)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.n_inputs, *(layer.n_neurons for layer in self.layers)))

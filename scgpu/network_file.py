@@ -33,6 +33,12 @@ Arrays = dict[str, NDArray[Any]]
 
 def save(network: SpikingNetwork, path: str | os.PathLike[str]) -> None:
     """Write a network and its state."""
+    header, arrays = contents(network)
+    archive.save(path, FORMAT, {"step": network.step, **header}, arrays | state(network))
+
+
+def contents(network: SpikingNetwork) -> tuple[Entry, Arrays]:
+    """What a network is, wherever it stands."""
     sources: list[SpikeSource] = []
     for one in network.projections:
         if isinstance(one.source, SpikeSource) and one.source not in sources:
@@ -54,20 +60,48 @@ def save(network: SpikingNetwork, path: str | os.PathLike[str]) -> None:
         return {**entry, "source": network.populations.index(one.source), "source_kind": "populations"}, found
 
     header = {
-        "step": network.step,
         "step_seconds": network.step_seconds,
         "populations": listed("populations", network.populations, _population),
         "sources": listed("sources", sources, _source),
         "projections": listed("projections", network.projections, joined),
         "inputs": listed("inputs", network.inputs, _input),
     }
-    archive.save(path, FORMAT, header, arrays)
+    return header, arrays
+
+
+def state(network: SpikingNetwork) -> Arrays:
+    """What changes in a network while it runs, but for the step; `restore` puts it back."""
+    buffers: dict[str, Any] = {}
+    for place, (population, cells) in enumerate(network._cells.items()):
+        buffers |= {f"populations.{place}.state": population._state, f"populations.{place}.inbox": cells.inbox}
+    for place, synapses in enumerate(network._synapses):
+        for side, traces in zip(("source", "target"), synapses.traces, strict=False):
+            buffers[f"projections.{place}.{side}_traces"] = traces.state
+    arrays = dict(zip(buffers, network._backend.execute([], list(buffers.values())), strict=True))
+    for place, synapses in enumerate(network._synapses):
+        if synapses.traces:
+            arrays[f"projections.{place}.weights"] = synapses.projection.weights.reshape(-1)
+    return arrays
+
+
+def restore(network: SpikingNetwork, contents: Archive) -> None:
+    """Put a network where the `state` in a file says that it stood."""
+    write = network._backend.write
+    for place, (population, cells) in enumerate(network._cells.items()):
+        name, slots = f"populations.{place}", cells.slot_count * population.count
+        write(population._state, contents.array(f"{name}.state", I16, (2 * population.count,)))
+        write(cells.inbox, contents.array(f"{name}.inbox", I32, (slots,)))
+    for place, synapses in enumerate(network._synapses):
+        name, one = f"projections.{place}", synapses.projection
+        if synapses.traces:
+            write(one._weights, contents.array(f"{name}.weights", I16, (one.synapse_count,)))
+        for side, traces in zip(("source", "target"), synapses.traces, strict=False):
+            write(traces.state, contents.array(f"{name}.{side}_traces", I32, (traces.count,)))
 
 
 def _population(network: SpikingNetwork, one: Population) -> tuple[Entry, Arrays]:
-    state, inbox = network._backend.execute([], [one._state, network._cells[one].inbox])
     entry = {"name": one.name, "count": one.count, **one._neurons.format._asdict()}
-    return entry, {"table": one._neurons.table, "state": state, "inbox": inbox}
+    return entry, {"table": one._neurons.table}
 
 
 def _source(network: SpikingNetwork, one: SpikeSource) -> tuple[Entry, Arrays]:
@@ -89,11 +123,6 @@ def _projection(network: SpikingNetwork, one: Projection) -> tuple[Entry, Arrays
     arrays: Arrays = {"initial": one._initial}
     if not one.dense:
         arrays |= {"rows": one._host_rows, "targets": one._host_targets}
-    if one.plasticity is not None:
-        (synapses,) = (synapses for synapses in network._synapses if synapses.projection is one)
-        arrays["weights"] = one.weights.reshape(-1)
-        for side, traces in zip(("source", "target"), synapses.traces, strict=True):
-            (arrays[f"{side}_traces"],) = network._backend.execute([], [traces.state])
     return entry, arrays
 
 
@@ -133,10 +162,19 @@ class _Reader:
         ends: dict[str, Sequence[Any]] = {"populations": populations, "sources": sources}
         projections = [self._projection(place, one, ends) for place, one in enumerate(header["projections"])]
         inputs = [self._input(place, one, populations) for place, one in enumerate(header["inputs"])]
+        self._require_inboxes(populations, projections)
         network = SpikingNetwork(populations, projections, inputs, step_seconds=header["step_seconds"])
-        self._restore(network)
+        restore(network, self._contents)
         network.step = arguments.integer("step", header["step"], 0, MOST_STEPS)
         return network
+
+    def _require_inboxes(self, populations: Sequence[Population], projections: Sequence[Projection]) -> None:
+        """Refuse delays that need more memory than the file has for them, before it is taken."""
+        for place, population in enumerate(populations):
+            steps = max((one.delay for one in projections if one.target is population), default=1)
+            (size,) = self._contents.shape(f"populations.{place}.inbox", I32, None)
+            if size < steps * population.count:
+                raise ValueError(f"populations.{place}.inbox of {size} is too short for a delay of {steps} steps")
 
     def _array(self, kind: str, place: int, name: str, dtype: np.dtype[Any], *shape: int) -> NDArray[Any]:
         return self._contents.array(f"{kind}.{place}.{name}", dtype, shape)
@@ -146,6 +184,7 @@ class _Reader:
         table = self._contents.array(f"populations.{place}.table", I16, None)
         if table.shape not in ((6, 1), (6, count)):
             raise ValueError(f"populations.{place}.table must have shape (6, 1) or (6, {count}); it has {table.shape}")
+        self._contents.shape(f"populations.{place}.state", I16, (2 * count,))  # before memory is taken for it
         numbers = {name: row if count == row.size else row[0] for name, row in zip(LIF_NUMBERS, table, strict=True)}
         params = LifParameters(**numbers, data_width=entry["data_width"], fraction=entry["fraction"])
         return Population(count, params, name=entry["name"], device=self._device)
@@ -183,16 +222,3 @@ class _Reader:
         shape = tuple(arguments.integer("shape", one, 0, 2**32) for one in entry["shape"])
         values = self._array("inputs", place, "values", I16, *shape)
         return ConstantCurrent(target, values) if kind == "constant" else CurrentArray(target, values)
-
-    def _restore(self, network: SpikingNetwork) -> None:
-        write = network._backend.write
-        for place, (population, cells) in enumerate(network._cells.items()):
-            write(population._state, self._array("populations", place, "state", I16, 2 * population.count))
-            size = cells.slot_count * population.count
-            write(cells.inbox, self._array("populations", place, "inbox", I32, size))
-        for place, synapses in enumerate(network._synapses):
-            if synapses.traces:
-                weights = self._array("projections", place, "weights", I16, synapses.projection.synapse_count)
-                write(synapses.projection._weights, weights)
-            for side, traces in zip(("source", "target"), synapses.traces, strict=False):
-                write(traces.state, self._array("projections", place, f"{side}_traces", I32, traces.count))

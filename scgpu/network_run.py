@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,6 +210,18 @@ def interrupts_noted() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+class Keeper(Protocol):
+    """Who keeps what a run did by now."""
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        ...
+
+    def keep(self, run: Run) -> None:
+        """Keep it; nothing of the run is on its way."""
+        ...
+
+
 class Run:
     """One run: segments on their way, and what came back.
 
@@ -217,6 +229,10 @@ class Run:
     ----------
     done : int
         Steps that were started.
+    taken : list of int
+        Steps of each segment that came back.
+    pieces : dict
+        By population: what came back of each segment.
     lost : bool
         Steps were begun whose end is not known.
     """
@@ -228,9 +244,9 @@ class Run:
         self.first_step = first_step
         self.done = 0
         self.lost = False
-        self._pieces = {str(population.name): Pieces(population) for population in asked}
+        self.taken: list[int] = []
+        self.pieces = {str(population.name): Pieces(population) for population in asked}
         self._on_the_way: deque[tuple[int, Segment, Submission]] = deque()
-        self._landed = 0
         by_kind = [
             frozenset(str(one.name) for one, what in asked.items() if what in (kind, "both"))
             for kind in ("spikes", "voltages")
@@ -242,21 +258,20 @@ class Run:
         most = min(SEGMENT_BYTES // sum(spikes + voltages), segments.backend.largest_buffer // max(spikes + voltages))
         self._most_blocks = max(1, min(MOST_BLOCKS, most))
 
-    def all(self, bar: Progress, interrupted: Callable[[], bool]) -> None:
+    def all(self, bar: Progress, interrupted: Callable[[], bool], keeper: Keeper | None) -> None:
         """Run the segments, and fetch what they record, also when one of them fails."""
         try:
-            self._start_all(bar, interrupted)
+            self._start_all(bar, interrupted, keeper)
         except BaseException:
             with suppress(ScgpuError):
-                while self._on_the_way:
-                    self._land()
+                self._land_all()
             raise
-        while self._on_the_way:
-            self._land()
+        self._land_all()
 
-    def _start_all(self, bar: Progress, interrupted: Callable[[], bool]) -> None:
+    def _start_all(self, bar: Progress, interrupted: Callable[[], bool], keeper: Keeper | None) -> None:
         """Start the segments, ever longer ones while they are quick."""
         blocks = 1
+        bar.update(self.done)
         while self.done < self.n_steps and not interrupted():
             begin = time.perf_counter()
             self._start(segment_steps(self.first_step + self.done, self.n_steps - self.done, blocks))
@@ -265,17 +280,22 @@ class Run:
             bar.update(self.done)
             if time.perf_counter() - begin < SEGMENT_SECONDS / 2:
                 blocks = min(2 * blocks, self._most_blocks)
+            if keeper is not None and keeper.due():
+                self._land_all()
+                keeper.keep(self)
 
     def _start(self, steps: int) -> None:
         step = self.first_step + self.done
         segment = self.segments.prepare(Kind(step % BLOCK_STEPS, steps, self._spikes, self._voltages), step)
-        try:
-            submission = self.segments.start(segment, step)
-        except BaseException:
-            self.lost = True
-            raise
+        self.lost = True  # until it is noted, also where Ctrl-C gets between
+        submission = self.segments.start(segment, step)
         self._on_the_way.append((steps, segment, submission))
         self.done += steps
+        self.lost = False
+
+    def _land_all(self) -> None:
+        while self._on_the_way:
+            self._land()
 
     def _land(self) -> None:
         steps, segment, submission = self._on_the_way.popleft()
@@ -284,36 +304,45 @@ class Run:
         except BaseException:
             self.lost = True
             raise
-        for (name, what), content in zip(segment.reads, contents, strict=True):
-            pieces = self._pieces[name]
+        self.take(steps, dict(zip(segment.reads, contents, strict=True)))
+
+    def take(self, steps: int, contents: Mapping[tuple[str, str], NDArray[Any]]) -> None:
+        """Add what some steps recorded, by population and kind."""
+        for (name, what), content in contents.items():
+            pieces = self.pieces[name]
             if what == "words":
                 pieces.words.append(content)  # only the first segment of a run begins within a block
             else:
                 pieces.voltages.append(content.reshape(pieces.population.count, -1)[:, :steps])
-        self._landed += steps
+        self.taken.append(steps)
+
+    def nbytes(self, place: int) -> int:
+        """Bytes of what a segment recorded."""
+        kinds = (kind for pieces in self.pieces.values() for kind in (pieces.words, pieces.voltages))
+        return sum(kind[place].nbytes for kind in kinds if kind)
 
     def recorded(self, step_seconds: float | None) -> Recording:
         """What came back."""
         records = []
-        phase = self.first_step % BLOCK_STEPS
+        phase, landed = self.first_step % BLOCK_STEPS, sum(self.taken)
         for population, what in self.asked.items():
             if self.lost and what in ("voltages", "counts"):
                 continue  # the counts are not those of the steps that came back
-            pieces = self._pieces[str(population.name)]
-            spikes = pieces.streams(phase, self._landed) if what in ("spikes", "both") else None
-            voltages = pieces.potentials(self._landed) if what in ("voltages", "both") else None
+            pieces = self.pieces[str(population.name)]
+            spikes = pieces.streams(phase, landed) if what in ("spikes", "both") else None
+            voltages = pieces.potentials(landed) if what in ("voltages", "both") else None
             records.append(
                 PopulationRecord(
                     str(population.name),
                     population.count,
                     first_step=self.first_step,
-                    n_steps=self._landed,
+                    n_steps=landed,
                     words=spikes,
                     voltages=voltages,
                     counts=self._counts(population, spikes),
                 )
             )
-        return Recording(records, first_step=self.first_step, n_steps=self._landed, step_seconds=step_seconds)
+        return Recording(records, first_step=self.first_step, n_steps=landed, step_seconds=step_seconds)
 
     def _counts(self, population: Population, words: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
         if words is not None:

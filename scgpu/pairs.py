@@ -29,7 +29,7 @@ def pair_counts(a: Bitstream, b: Bitstream, row_streams: int = 1) -> NDArray[np.
             f"{row_streams} streams of length={a.length} are {row_streams * a.length} bits: a count could pass "
             "2**32 - 1. Use shorter streams."
         )
-    b = b.to(a.device)
+    b = b._on(a._backend)
     counts = np.empty((math.prod(a.shape) // row_streams, math.prod(b.shape) // row_streams), np.int64)
     if counts.size:
         for mine, theirs in product(a._parts, b._parts):

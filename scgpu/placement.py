@@ -29,6 +29,7 @@ from scgpu.threads import num_threads
 from scgpu.weights import dense_step
 
 REPEATS = 5
+LEAST_RATE, MOST_RATE = 1e-9, 1e15  # no device is slower or faster: such a rate was not measured
 
 
 @dataclass(frozen=True)
@@ -202,11 +203,11 @@ def _key(chosen: Device) -> dict[str, str]:
 def load(chosen: Device) -> Rates | None:
     """A device's rates, as they were measured last; None where they were not."""
     content = cache.read("rates", _key(chosen))
-    try:
-        rates = Rates(**{one.name: float(content[one.name]) for one in fields(Rates)})
-    except (LookupError, TypeError, ValueError):
+    if not isinstance(content, dict) or set(content) != {one.name for one in fields(Rates)}:
         return None
-    return rates if min(asdict(rates).values()) > 0 else None
+    if not all(type(rate) in (int, float) and LEAST_RATE <= rate <= MOST_RATE for rate in content.values()):
+        return None
+    return Rates(**content)
 
 
 def rates_of(chosen: Device, fresh: bool = False) -> Rates:
@@ -238,11 +239,14 @@ class Placement:
         Why: what asked for it, or the times expected.
     expected : Mapping
         Where the choice was ours: microseconds of a call, by device.
+    automatic : bool
+        Whether ``"auto"`` was asked for.
     """
 
     device: Device
     reason: str
     expected: Mapping[Device, float] = field(default_factory=dict, repr=False, compare=False)
+    automatic: bool = False
 
 
 def place(selector: str | int | Device, shape: Shape) -> Placement:
@@ -254,21 +258,21 @@ def place(selector: str | int | Device, shape: Shape) -> Placement:
     if not isinstance(selector, str) or selector.strip().lower() != "auto":
         return Placement(chosen, "asked for")
     if wanted := os.environ.get(ADAPTER_VARIABLE, "").strip():
-        return Placement(chosen, f"{ADAPTER_VARIABLE}={wanted}")
+        return Placement(chosen, f"{ADAPTER_VARIABLE}={wanted}", automatic=True)
     if chosen.kind != "gpu":
-        return Placement(chosen, "there is no hardware GPU")
+        return Placement(chosen, "there is no hardware GPU", automatic=True)
     try:
         processor = device("cpu")
     except NativeLibraryError as error:
-        return Placement(chosen, f"there is no cpu ({error})")
+        return Placement(chosen, f"there is no cpu ({error})", automatic=True)
     try:
         expected = {one: rates_of(one).microseconds(shape) for one in (processor, chosen)}
     except (GpuError, TooLargeError) as error:
-        return Placement(processor, f"{chosen} could not be measured ({error})")
+        return Placement(processor, f"{chosen} could not be measured ({error})", automatic=True)
     fastest = min(expected, key=lambda one: expected[one])
     times = ", ".join(f"{one} {microseconds:,.0f} us" for one, microseconds in expected.items())
     work = "one sample" if shape.batch == 1 else f"a batch of {shape.batch}"
-    return Placement(fastest, f"expected for {work}: {times}", expected)
+    return Placement(fastest, f"expected for {work}: {times}", expected, automatic=True)
 
 
 def common_device(placements: Sequence[Placement]) -> Device:

@@ -23,6 +23,8 @@ from scgpu.devices import backend_for, device, devices, problems
 from scgpu.errors import DeviceError, TooLargeError
 from scgpu.lfsr16 import DEFAULT_SEED, lfsr_streams
 from scgpu.pack import pack
+from scgpu.reference_layers import batch_encode as batch_encode
+from scgpu.reference_layers import batch_encode_numpy as batch_encode_numpy
 from scgpu.unpack import unpack
 from scgpu.weights import dense_steps
 
@@ -246,18 +248,6 @@ def _products(weights: Bitstream, inputs: Bitstream) -> NDArray[np.uint64]:
     return out.astype(np.uint64)
 
 
-def _words_of(name: str, value: Any) -> NDArray[np.uint64]:
-    """Packed words from an array, or from the lists of integers that the reference's engine gives."""
-    if isinstance(value, np.ndarray):
-        return arguments.words64(value, name)
-    if not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be an array of uint64, or lists of integers; got {type(value).__name__}")
-    numbers = np.array(value, dtype=object)
-    for index, number in np.ndenumerate(numbers):
-        arguments.integer(f"{name}{list(index)}", number, 0, 2**64 - 1)
-    return numbers.astype(np.uint64)
-
-
 def pack_bitstream(bits: ArrayLike, *, device: str | int | Device = "cpu") -> NDArray[np.uint64]:
     """Words from bytes, of which those that are not 0 stand for a one. `scgpu.pack` refuses all but 0 and 1.
 
@@ -315,7 +305,7 @@ def unpack_bitstream(
     TypeError
         Words that are not uint64, a length that is no integer.
     """
-    words = _words_of("packed", packed)
+    words = arguments.words_or_lists(packed, "packed")
     if words.ndim > 2:
         raise ValueError(f"packed must have shape (W,) or (n, W); got {words.shape}")
     total = arguments.integer("original_length", original_length, 0, 2**63 - 1)
@@ -354,7 +344,7 @@ def popcount(packed: NDArray[np.uint64] | Sequence[Any], *, device: str | int | 
     ValueError
         An integer of a list that is no word.
     """
-    return int(np.sum(popcount_streams(_words_of("packed", packed), device=device)))
+    return int(np.sum(popcount_streams(arguments.words_or_lists(packed, "packed"), device=device)))
 
 
 def vec_popcount(packed: NDArray[np.uint64], *, device: str | int | Device = "cpu") -> int:

@@ -438,6 +438,13 @@ class NumberTable(Sng):
         self._rows: Numbers = arguments.words32("numbers", array, array.shape[-1]).reshape(-1, array.shape[-1]).copy()
         self.sharing = sharing
 
+    @property
+    def rows(self) -> Numbers:
+        """The numbers of each sequence: uint32 of shape (sequences, n), read-only."""
+        view = self._rows.view()
+        view.flags.writeable = False
+        return view
+
     def sequence(self, index: int) -> int:
         """Which row."""
         return index % len(self._rows)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from scgpu.progress import progress_of
 from scgpu.propagate import Projection
 from scgpu.recording import Recording
 from scgpu.timeline import BLOCK_STEPS, interval_steps
+
+if TYPE_CHECKING:
+    from scgpu.network_checkpoint import RunCheckpoint
 
 MOST_STEPS = 2**32 - 1 - 2**17  # of a network: a step and every delay after it fit 32 bits
 
@@ -188,6 +192,8 @@ class SpikingNetwork:
         record: str | Mapping[Population | str, str] | None = None,
         *,
         progress: bool | Callable[[int, int], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
     ) -> Recording:
         """Advance by some steps.
 
@@ -205,6 +211,14 @@ class SpikingNetwork:
         progress : bool or callable, optional
             True for a progress bar, False for none, None for one where standard error is a terminal and
             the run takes long; or what is called with the steps done and ``n_steps``.
+        checkpoint : path, optional
+            A file for this run, and beside it ``checkpoint + ".state"``: where the network stands and what was
+            recorded, from time to time and at the end, also after Ctrl-C. The same call for the same network, where it
+            was when the run began, goes on where they end, on any device, and returns the recording of the whole
+            run; so does a network that Ctrl-C left. A run that is over is not run again. One process
+            at a time may use the files; they may be deleted when the recording is no longer wanted.
+        checkpoint_every : float
+            Seconds between checkpoints, from 0.
 
         Returns
         -------
@@ -214,7 +228,11 @@ class SpikingNetwork:
         Raises
         ------
         ValueError
-            A number out of range, an unknown population or word.
+            A number out of range, an unknown population or word, or a checkpoint that is damaged or of another
+            network or run: the error says in what.
+        OSError
+            The checkpoint cannot be read, or not be written before the first step. Where it cannot be written
+            later, a `CheckpointWarning` says so, the run goes on, and the checkpoint before is still there.
         TooLargeError
             The records do not fit in memory.
         GpuError
@@ -224,20 +242,39 @@ class SpikingNetwork:
         asked = self._asked(record)
         self._require_whole()
         self._require_records(asked, n_steps)
+        seconds = arguments.seconds("checkpoint_every", checkpoint_every)
         for population in asked:
             self._backend.write(self._cells[population].counts, np.zeros(population.count, "<u4"))
-        run = Run(self._segments, asked, self.step, n_steps)
-        with interrupts_noted() as interrupted, progress_of(progress, n_steps) as bar:
+        with nullcontext() if checkpoint is None else self._checkpoint(checkpoint, seconds, asked, n_steps) as keeper:
+            run = Run(self._segments, asked, self.step if keeper is None else keeper.first_step, n_steps)
+            if keeper is not None:
+                keeper.restore(run)
+            return self._run(run, keeper, progress)
+
+    def _checkpoint(
+        self, path: str | os.PathLike[str], seconds: float, asked: Mapping[Population, str], n_steps: int
+    ) -> RunCheckpoint:
+        from scgpu.network_checkpoint import RunCheckpoint
+
+        return RunCheckpoint(self, path, seconds, asked, n_steps)
+
+    def _run(
+        self, run: Run, keeper: RunCheckpoint | None, progress: bool | Callable[[int, int], None] | None
+    ) -> Recording:
+        """Do what is left of a run."""
+        with interrupts_noted() as interrupted, progress_of(progress, run.n_steps) as bar:
             try:
-                run.all(bar, interrupted)
+                run.all(bar, interrupted, keeper)
             except BaseException as error:
                 if run.lost:
                     self._broken = f"the state was lost in a run that failed ({type(error).__name__}: {error})"
                 raise
             finally:
-                self.step += run.done
+                self.step = run.first_step + run.done
                 self.recording = run.recorded(self.step_seconds)
-            if run.done < n_steps:
+                if keeper is not None and not run.lost and sum(run.taken) == run.done:
+                    keeper.keep(run)
+            if run.done < run.n_steps:
                 raise KeyboardInterrupt
         return self.recording
 

@@ -66,13 +66,17 @@ def file_of(device: Device) -> Path:
 
 def load(device: Device) -> Tuned:
     """Tuned variants of an adapter; none where nothing usable is remembered."""
+    tuned: Tuned = {}
     try:
-        return {
-            (entry["op"], entry["class"]): _abi.OPS[entry["op"]].variants.index(entry["variant"])
-            for entry in cache.read(KIND, cache.device_key(device)) or ()
-        }
+        for entry in cache.read(KIND, cache.device_key(device)) or ():
+            op, shape_class, variant = entry["op"], entry["class"], entry["variant"]
+            if not isinstance(shape_class, str):
+                return {}
+            # Whether a variant may run a call is looked at again at the call.
+            tuned[op, shape_class] = _abi.OPS[op].variants.index(variant)
     except (ValueError, LookupError, TypeError):
         return {}
+    return tuned
 
 
 def save(device: Device, tuned: Mapping[tuple[str, str], int]) -> str:

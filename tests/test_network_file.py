@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_recording import sealed
 from test_spiking_network import everything
 
 import scgpu
@@ -45,7 +46,7 @@ def rewritten(saved: Path, path: Path, change: Callable[[Header, dict[str, Any]]
     change(header, held)
     held["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     np.savez(path, **{name: array for name, array in held.items() if array is not None})
-    return path
+    return sealed(path)
 
 
 def entry(*keys: Any, value: Any) -> Callable[[Header, dict[str, Any]], None]:
@@ -95,7 +96,8 @@ CHANGES = [
     (entry("inputs", 3, "mean", value=-1.0), "mean must be from"),
     (array("populations.0.state", None), "the array populations.0.state is missing"),
     (array("populations.0.state", np.zeros(74, np.int32)), "populations.0.state must be int16"),
-    (array("populations.1.inbox", np.zeros(3, np.int32)), "populations.1.inbox must be int32 of shape"),
+    (array("populations.1.inbox", np.zeros(3, np.int32)), "populations.1.inbox of 3 is too short for a delay of 20"),
+    (array("populations.1.inbox", np.zeros(3 << 8, np.int32)), "populations.1.inbox must be int32 of shape"),
     (array("projections.0.targets", None), "the array projections.0.targets is missing"),
     (array("projections.6.source_traces", np.zeros(2, np.int32)), "projections.6.source_traces must be int32"),
     (array("sources.1.words", np.full((3, 2), 2**64 - 1, np.uint64)), "words has ones past length=90"),

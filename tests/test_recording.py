@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scgpu
-from scgpu import PopulationRecord, Recording, recording
+from scgpu import PopulationRecord, Recording, archive, recording
 from scgpu.atomic import SCRATCH, replacing
 
 EDGES = (0, 1, 63, 64, 65, 200)
@@ -297,6 +297,13 @@ def test_new_files_obey_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "run.npz").stat().st_mode & 0o777 == 0o640
 
 
+def sealed(path: Path) -> Path:
+    """The file, with the checksum of what is in it."""
+    with path.open("r+b") as file:
+        archive._seal(file)
+    return path
+
+
 def rewritten(path: Path, header: dict[str, Any] | None, arrays: dict[str, np.ndarray[Any, Any] | None]) -> Path:
     """A file of ``example`` with other entries of its header, other arrays, or without some (None)."""
     example().save(path)
@@ -306,7 +313,7 @@ def rewritten(path: Path, header: dict[str, Any] | None, arrays: dict[str, np.nd
     held["header"] = np.frombuffer(json.dumps(changed).encode(), np.uint8)
     held |= arrays  # type: ignore[arg-type]
     np.savez(path, **{name: array for name, array in held.items() if array is not None})  # type: ignore[arg-type]
-    return path.with_suffix(".npz")
+    return sealed(path)
 
 
 def populations(**change: Any) -> dict[str, Any]:
@@ -355,16 +362,16 @@ def test_load_rejects(tmp_path: Path, header: dict[str, Any] | None, arrays: dic
 def test_a_file_that_says_it_is_huge_takes_no_memory(tmp_path: Path) -> None:
     steps = {"n_steps": 2**32 - 8, **populations(count=2**31, arrays=["words"])}
     path = rewritten(tmp_path / "run.npz", steps, {})
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path) as contents:
+        members = {name: contents.read(name) for name in contents.namelist()}
     short, huge = b"(5, 3), }", b"(%d, %d), }" % (2**31, 2**26)
     assert short in members["0.words.npy"]
     members["0.words.npy"] = members["0.words.npy"].replace(short.ljust(len(huge)), huge)
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w") as contents:
         for name, octets in members.items():
-            archive.writestr(name, octets)
+            contents.writestr(name, octets)
     with pytest.raises(ValueError, match=r"0.words must have \d+ bytes; it has 120"):
-        Recording.load(path)
+        Recording.load(sealed(path))
 
 
 def test_every_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
@@ -378,28 +385,16 @@ def test_every_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
             Recording.load(short)
 
 
-def test_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
-    example().save(tmp_path / "run.npz")
-    whole = (tmp_path / "run.npz").read_bytes()
-    broken = tmp_path / "broken.npz"
-    refused = 0
-    for at in range(0, len(whole), 11):
-        broken.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        try:
-            assert Recording.load(broken) == example()  # a date, for instance
-        except ValueError:
-            refused += 1
-    assert refused > len(whole) // 11 // 2
-
-
 def test_load_names_what_is_not_a_recording(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no recording")
     with pytest.raises(ValueError, match=r"notes\.txt' cannot be loaded as a recording: it was not written by"):
         Recording.load(path)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("readme", "text")
-    with pytest.raises(ValueError, match="an archive without the header of a recording"):
+    with zipfile.ZipFile(path, "w") as contents:
+        contents.writestr("readme.npy", "text")
+    with pytest.raises(ValueError, match=r"its end is missing: .*, or not written by Recording\.save"):
         Recording.load(path)
+    with pytest.raises(ValueError, match="an archive without the header of a recording"):
+        Recording.load(sealed(path))
     with pytest.raises(FileNotFoundError):
         Recording.load(tmp_path / "nothing.npz")
