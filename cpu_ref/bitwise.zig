@@ -1,4 +1,5 @@
 //! bitwise: AND, OR, XOR of two bitstream tensors, NOT of one (`left`; `right` is ignored).
+//! Layout:    words from source_word on of both make words from first_word on
 //! Padding:   NOT clears the bits past the last one of a stream
 //! Exactness: integer; equals shaders/bitwise.wgsl bit for bit
 
@@ -7,9 +8,9 @@ const abi = @import("abi.zig");
 pub fn bitwise(call: *const abi.Bitwise) callconv(.c) void {
     const word_count: usize = call.word_count;
     const stream_count: usize = call.stream_count;
-    const left = call.left[0 .. stream_count * word_count];
-    const right = call.right[0 .. stream_count * word_count];
-    const result = call.result[0 .. stream_count * word_count];
+    const left = call.left[call.source_word..][0 .. stream_count * word_count];
+    const right = call.right[call.source_word..][0 .. stream_count * word_count];
+    const result = call.result[call.first_word..][0 .. stream_count * word_count];
     switch (call.operation) {
         abi.Bitwise.bit_and => for (left, right, result) |a, b, *r| {
             r.* = a & b;

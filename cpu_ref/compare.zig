@@ -80,3 +80,19 @@ pub fn compare(call: *const abi.Compare) callconv(.c) void {
     const tail_mask = @as(u64, std.math.maxInt(u64)) >> @truncate(64 -% call.tail_bits);
     for (0..row_count) |row| words[row * word_count + word_count - 1] &= tail_mask;
 }
+
+test "a sequence that wraps in every way within and between words" {
+    var random: std.Random.DefaultPrng = .init(1);
+    for ([_]usize{ 1, 2, 3, 31, 63, 64, 65, 100, 128, 1000 }) |period| {
+        var sequence: [1000]u32 = undefined;
+        for (sequence[0..period]) |*number| number.* = random.random().int(u32);
+        const first = random.random().uintLessThan(usize, period);
+        const threshold = sequence[first];
+        var words: [5]u64 = undefined;
+        fill(&words, sequence[0..period], first, threshold);
+        for (0..64 * words.len) |t| {
+            const less = sequence[(first + t) % period] < threshold;
+            try std.testing.expectEqual(@intFromBool(less), words[t / 64] >> @truncate(t) & 1);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! Computes:  counts[s, g] = popcount(words[s, g * segment_words .. (g + 1) * segment_words])
 //! Exactness: integer; equals shaders/count.wgsl bit for bit
 
+const std = @import("std");
 const abi = @import("abi.zig");
 const popcount = @import("popcount.zig");
 
@@ -18,4 +19,20 @@ pub fn count(call: *const abi.Count) callconv(.c) void {
             counts[stream * segment_count + segment] = popcount.count(words[begin..end]);
         }
     }
+}
+
+test "segments that end with the stream, before it and after it" {
+    const words = [_]u64{ 1, 3, 7, 15, 31, 0xffff_ffff_ffff_ffff };
+    var counts: [4]u32 = undefined;
+    count(&.{
+        .stream_count = 2,
+        .word_count = 3,
+        .segment_words = 2,
+        .segment_count = 2,
+        .words = &words,
+        .words_len = words.len,
+        .counts = &counts,
+        .counts_len = counts.len,
+    });
+    try std.testing.expectEqual([_]u32{ 3, 3, 9, 64 }, counts);
 }

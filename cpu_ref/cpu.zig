@@ -76,3 +76,15 @@ fn detectLevel() u32 {
     if (!has(extended.ecx, &.{14})) return 2;
     return 3;
 }
+
+test "levels are a ladder, and no other name is a tier" {
+    var before = true;
+    for (levels) |level| {
+        try std.testing.expect(before or !supports(level));
+        before = supports(level);
+    }
+    if (builtin.cpu.arch != .x86_64) return;
+    try std.testing.expect(supports(levels[0]));
+    try std.testing.expect(!supports("x86_64_v5"));
+    try std.testing.expect(has(0b1010, &.{ 1, 3 }) and !has(0b1010, &.{ 1, 2 }));
+}

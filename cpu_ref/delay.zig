@@ -2,6 +2,7 @@
 //! Padding:   what passes the last bit of a stream is cut off
 //! Exactness: integer; equals shaders/delay.wgsl bit for bit
 
+const std = @import("std");
 const abi = @import("abi.zig");
 
 pub fn delay(call: *const abi.Delay) callconv(.c) void {
@@ -27,5 +28,21 @@ fn shifted(words: []const u64, result: []u64, word_shift: usize, bit_shift: u6) 
     // A shift by 64 is not defined: in two steps none of them is.
     for (words[0..rest], words[1..][0..rest], result[word_shift + 1 ..]) |before, here, *r| {
         r.* = here << bit_shift | before >> 1 >> (63 - bit_shift);
+    }
+}
+
+test "every shift of some words, bit by bit" {
+    const words = [_]u64{ 0x8000_0000_0000_0001, 0x0123_4567_89ab_cdef, 0xffff_0000_ffff_0001 };
+    for (0..words.len + 2) |word_shift| {
+        for (0..64) |bit_shift| {
+            var result: [words.len]u64 = undefined;
+            shifted(&words, &result, word_shift, @intCast(bit_shift));
+            const shift = 64 * word_shift + bit_shift;
+            for (0..64 * words.len) |t| {
+                const source = t -% shift;
+                const expected = if (t < shift) 0 else words[source / 64] >> @truncate(source) & 1;
+                try std.testing.expectEqual(expected, result[t / 64] >> @truncate(t) & 1);
+            }
+        }
     }
 }

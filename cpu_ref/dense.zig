@@ -14,9 +14,13 @@ const std = @import("std");
 const abi = @import("abi.zig");
 const popcount = @import("popcount.zig");
 
-/// Words of a row that are multiplied before the next tile: a tile's rows fit 32 KiB together.
+/// Words of a row that are multiplied before the next tile: the rows of a group of neurons and of a
+/// tile's samples fit 32 KiB together.
 const panel_words = 512;
-/// Neurons whose panels stay in the second-level cache while all samples pass.
+/// Neurons whose panels stay in the first-level cache while all samples pass: a multiple of every tile's.
+const neuron_group = 4;
+/// Neurons whose panels are multiplied before the next panel, so that those of the samples stay in the
+/// second-level cache.
 const neuron_block = 64;
 
 const Tile = struct {
@@ -44,17 +48,18 @@ const Tile = struct {
         }
     }
 
-    fn samplesOf(tile: Tile, comptime bipolar: bool, comptime neurons: usize, comptime samples: usize, neuron: usize) void {
+    /// All samples by the neurons `first` .. `end`.
+    fn samplesOf(tile: Tile, comptime bipolar: bool, comptime neurons: usize, comptime samples: usize, first: usize, end: usize) void {
         const sample_count: usize = tile.call.sample_count;
         var sample: usize = 0;
-        while (sample + samples <= sample_count) : (sample += samples) tile.run(bipolar, neurons, samples, neuron, sample);
-        while (sample < sample_count) : (sample += 1) tile.run(bipolar, neurons, 1, neuron, sample);
+        while (sample + samples <= sample_count) : (sample += samples) tile.neuronsOf(bipolar, neurons, samples, first, end, sample);
+        while (sample < sample_count) : (sample += 1) tile.neuronsOf(bipolar, neurons, 1, first, end, sample);
     }
 
-    fn neuronsOf(tile: Tile, comptime bipolar: bool, comptime neurons: usize, comptime samples: usize, first: usize, end: usize) void {
+    fn neuronsOf(tile: Tile, comptime bipolar: bool, comptime neurons: usize, comptime samples: usize, first: usize, end: usize, sample: usize) void {
         var neuron = first;
-        while (neuron + neurons <= end) : (neuron += neurons) tile.samplesOf(bipolar, neurons, samples, neuron);
-        while (neuron < end) : (neuron += 1) tile.samplesOf(bipolar, 1, samples, neuron);
+        while (neuron + neurons <= end) : (neuron += neurons) tile.run(bipolar, neurons, samples, neuron, sample);
+        while (neuron < end) : (neuron += 1) tile.run(bipolar, 1, samples, neuron, sample);
     }
 };
 
@@ -77,9 +82,13 @@ fn multiply(comptime bipolar: bool, call: *const abi.Dense) void {
                 .first = word == begin and call.accumulate == 0,
             };
             if (call.sample_count == 1) {
-                tile.neuronsOf(bipolar, popcount.one.neurons, popcount.one.samples, block, block_end);
+                tile.samplesOf(bipolar, popcount.one.neurons, popcount.one.samples, block, block_end);
             } else {
-                tile.neuronsOf(bipolar, popcount.many.neurons, popcount.many.samples, block, block_end);
+                var first = block;
+                while (first < block_end) : (first += neuron_group) {
+                    const group_end: usize = @min(first + neuron_group, block_end);
+                    tile.samplesOf(bipolar, popcount.many.neurons, popcount.many.samples, first, group_end);
+                }
             }
             word = tile.end;
             if (word >= end) break;

@@ -54,3 +54,20 @@ pub fn drive(call: *const abi.Drive) callconv(.c) void {
         }
     }
 }
+
+test "sums are cut to 16 bits at both ends" {
+    const totals: Wide = @splat(0x7fff);
+    try std.testing.expectEqual(@as(Narrow, @splat(0x7fff)), cut(totals));
+    try std.testing.expectEqual(@as(Narrow, @splat(0x7fff)), cut(totals + @as(Wide, @splat(1))));
+    try std.testing.expectEqual(@as(Narrow, @splat(-0x8000)), cut(@splat(std.math.minInt(i32))));
+    try std.testing.expectEqual(@as(Narrow, @splat(-3)), cut(@splat(-3)));
+}
+
+test "a row is read with any stride" {
+    var values: [3 * lanes]i16 = undefined;
+    for (&values, 0..) |*value, i| value.* = @intCast(i);
+    inline for (.{ 0, 1, 2 }) |stride| {
+        const got: [lanes]i32 = across(&values, stride, 1);
+        for (got, 1..) |value, i| try std.testing.expectEqual(@as(i32, @intCast(stride * i)), value);
+    }
+}

@@ -327,11 +327,11 @@ const Tile = struct {
         const undecided: [*]const u32 = @ptrCast(&tile.undecided);
         const filled = count * tile.period;
         var to = queue.count;
-        for (tile.open, 0..) |mask, i| {
-            var left = mask;
+        for (tile.open[0 .. (2 * filled + 63) / 64], 0..) |mask, i| {
+            // The last vector may end after the last stream, where nothing was filled in.
+            var left = mask & all_ones >> @intCast(64 - @min(64, 2 * filled - 64 * i));
             while (left != 0) : (left &= left - 1) {
                 const position = 64 * i + @ctz(left);
-                if (position / 2 >= filled) break;
                 const number_of = tile.stream_of[position / 2];
                 if (number_of == chunk_words) continue;
                 const stream = &tile.streams[number_of];
@@ -376,4 +376,85 @@ pub fn encode(call: *const abi.Encode) callconv(.c) void {
     if (call.tail_bits == 64 or word_count == 0) return;
     const tail_mask = all_ones >> @truncate(64 -% call.tail_bits);
     for (0..@as(usize, call.sample_count) * call.stream_count) |row| call.words[row * word_count + word_count - 1] &= tail_mask;
+}
+
+test "draws below, at and above the first bits of a threshold" {
+    var random: std.Random.DefaultPrng = .init(3);
+    for (0..100) |_| {
+        var draws: [first_draws]Lanes = undefined;
+        var bits: [first_draws]Lanes = undefined;
+        var numbers: [2][64 * lanes]u8 = @splat(@splat(0));
+        for (&draws, &bits, 0..) |*draw, *bit, k| {
+            // Most draws agree with the threshold, so that late ones decide too.
+            var pair: [2][lanes]u64 = undefined;
+            for (&pair[0], &pair[1]) |*d, *b| {
+                b.* = random.random().int(u64);
+                d.* = b.* ^ (random.random().int(u64) & random.random().int(u64) & random.random().int(u64));
+            }
+            draw.* = pair[0];
+            bit.* = pair[1];
+            for (pair, &numbers) |words, *places| {
+                for (places, 0..) |*number, t| number.* |= @as(u8, @truncate(words[t / 64] >> @truncate(t) & 1)) << @intCast(first_draws - 1 - k);
+            }
+        }
+        const compared: Compared = .of(first_draws, draws, bits);
+        const less: [lanes]u64 = compared.less;
+        const equal: [lanes]u64 = compared.equal;
+        for (numbers[0], numbers[1], 0..) |draw, threshold, t| {
+            const tie = equal[t / 64] >> @truncate(t) & 1;
+            try std.testing.expectEqual(@intFromBool(draw == threshold), tie);
+            if (tie == 0) try std.testing.expectEqual(@intFromBool(draw < threshold), less[t / 64] >> @truncate(t) & 1);
+        }
+    }
+}
+
+test "a bit is a Philox number below the threshold, whatever the shape" {
+    const threshold = 0x5a5a_5a5b;
+    inline for (.{ .{ 1, 1 }, .{ 1, 3 }, .{ 5, 2 }, .{ 300, 1 } }) |shape| {
+        const word_count = shape[0];
+        const stream_count = shape[1];
+        const thresholds: [stream_count]u32 = @splat(threshold);
+        var words: [stream_count * word_count]u64 = undefined;
+        encode(&.{
+            .sample_count = 1,
+            .stream_count = stream_count,
+            .word_count = word_count,
+            .tail_bits = 64,
+            .first_sample = 7,
+            .first_stream = 9,
+            .first_word = 11,
+            .threshold_offset = 0,
+            .domain = 13,
+            .key_lo = 15,
+            .key_hi = 17,
+            .thresholds = &thresholds,
+            .thresholds_len = stream_count,
+            .words = &words,
+            .words_len = words.len,
+        });
+        for (0..stream_count) |stream| {
+            for (0..2 * word_count) |half| {
+                const index: u32 = @intCast(2 * 11 + half);
+                var counters: [32]u32 = undefined;
+                for (0..8) |block| counters[4 * block ..][0..4].* = .{ 8 * index + @as(u32, @intCast(block)), @intCast(9 + stream), 7, 13 };
+                var draws: [32]u32 = undefined;
+                philox.philox(&.{
+                    .block_count = 8,
+                    .rounds = rounds,
+                    .counters = &counters,
+                    .counters_len = counters.len,
+                    .keys = &@as([16]u32, @bitCast(@as([8][2]u32, @splat(.{ 15, 17 })))),
+                    .keys_len = 16,
+                    .words = &draws,
+                    .words_len = draws.len,
+                });
+                for (0..32) |t| {
+                    var number: u32 = 0;
+                    for (draws) |draw| number = number << 1 | (draw >> @intCast(t) & 1);
+                    const bit = words[stream * word_count + half / 2] >> @truncate(32 * (half % 2) + t) & 1;
+                    try std.testing.expectEqual(@intFromBool(number < threshold), bit);
+                }
+            }
+        }
+    }
 }

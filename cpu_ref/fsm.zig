@@ -9,8 +9,11 @@
 //!
 //! A state depends on the one before, so a bit costs the latency of a load. Where the machine is
 //! small, a table of several bits at once is made from the given one by doubling: a look-up then
-//! advances by that many bits. Neighbouring streams fill the time of each other's loads.
+//! advances by that many bits. Neighbouring streams fill the time of each other's loads; those of the
+//! large machines that read bit by bit are gathered, for many streams in vectors.
 
+const std = @import("std");
+const builtin = @import("builtin");
 const abi = @import("abi.zig");
 
 /// Entries of a table of several bits at once: it stays in the first-level cache.
@@ -19,6 +22,21 @@ const most_entries = 1 << 13;
 const bits_per_entry = 8;
 /// Streams that are advanced side by side.
 const neighbours = 4;
+
+const avx512 = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
+const gathers = avx512 or (builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx2));
+const lanes = if (avx512) 16 else 8;
+const Lanes = @Vector(lanes, u32);
+
+extern fn @"llvm.x86.avx512.mask.gather.dpi.512"(Lanes, [*]const u32, Lanes, @Vector(lanes, bool), i32) callconv(.auto) Lanes;
+extern fn @"llvm.x86.avx2.gather.d.d.256"(Lanes, [*]const u32, Lanes, Lanes, i8) callconv(.auto) Lanes;
+
+/// Entries of a table at places below 2^31.
+inline fn gather(table: [*]const u32, places: Lanes) Lanes {
+    if (!avx512) return @"llvm.x86.avx2.gather.d.d.256"(@splat(0), table, places, @splat(0xffff_ffff), 4);
+    const all: @Vector(lanes, bool) = @splat(true);
+    return @"llvm.x86.avx512.mask.gather.dpi.512"(@splat(0), table, places, all, 4);
+}
 
 /// Look-ups of `steps` bits of each of `inputs` streams. Row r of a state holds the bits of the
 /// first stream in its low `steps` bits, then those of the second and third. An entry is the
@@ -72,10 +90,90 @@ fn Machine(comptime inputs: usize, comptime steps: usize) type {
         fn streams(comptime outputs: usize, call: *const abi.Fsm, table: [*]const u32) void {
             const stream_count: usize = call.stream_count;
             var first: usize = 0;
+            if (gathers and !wide) {
+                inline for (.{ 4, 2 }) |groups| {
+                    while (first + groups * lanes <= stream_count) : (first += groups * lanes) {
+                        gathered(groups, outputs, call, table, first);
+                    }
+                }
+            }
             while (first + neighbours <= stream_count) : (first += neighbours) {
                 advance(neighbours, outputs, call, table, first);
             }
             while (first < stream_count) : (first += 1) advance(1, outputs, call, table, first);
+        }
+
+        /// Some vectors of streams by all words of the call, bit by bit.
+        fn gathered(
+            comptime groups: usize,
+            comptime outputs: usize,
+            call: *const abi.Fsm,
+            table: [*]const u32,
+            first: usize,
+        ) void {
+            const word_count: usize = call.word_count;
+            const sources = [_][*]const u64{ call.first, call.second, call.third };
+            const targets = [_][*]u64{ call.result, call.other };
+            var now: [groups]Lanes = undefined;
+            for (&now, 0..) |*group, g| group.* = call.states[first + g * lanes ..][0..lanes].*;
+            const whole = if (call.tail_bits == 64) word_count else word_count -| 1;
+            for (call.word_begin..@min(call.word_end, whole)) |word| {
+                const at = first * word_count + word;
+                var read: [inputs][groups][2][lanes]u32 = undefined;
+                inline for (0..inputs) |input| {
+                    for (0..groups) |g| {
+                        for (0..lanes) |lane| {
+                            const bits = sources[input][at + (g * lanes + lane) * word_count];
+                            read[input][g][0][lane] = @truncate(bits);
+                            read[input][g][1][lane] = @truncate(bits >> 32);
+                        }
+                    }
+                }
+                var written: [outputs][groups][2][lanes]u32 = undefined;
+                inline for (0..2) |half| {
+                    var bits: [inputs][groups]Lanes = undefined;
+                    inline for (0..inputs) |input| {
+                        inline for (0..groups) |g| bits[input][g] = read[input][g][half];
+                    }
+                    var made: [outputs][groups]Lanes = @splat(@splat(@splat(0)));
+                    for (0..32) |_| {
+                        inline for (0..groups) |g| {
+                            var row = now[g] << @splat(inputs);
+                            inline for (0..inputs) |input| {
+                                row |= (bits[input][g] & @as(Lanes, @splat(1))) << @splat(input);
+                                bits[input][g] >>= @splat(1);
+                            }
+                            const entry = gather(table, row);
+                            now[g] = entry & @as(Lanes, @splat(0xffff));
+                            inline for (0..outputs) |output| {
+                                const bit = (entry << @splat(15 - 8 * output)) & @as(Lanes, @splat(1 << 31));
+                                made[output][g] = (made[output][g] >> @splat(1)) | bit;
+                            }
+                        }
+                    }
+                    inline for (0..outputs) |output| {
+                        inline for (0..groups) |g| written[output][g][half] = made[output][g];
+                    }
+                }
+                inline for (0..outputs) |output| {
+                    for (0..groups) |g| {
+                        for (0..lanes) |lane| {
+                            const low, const high = .{ written[output][g][0][lane], written[output][g][1][lane] };
+                            targets[output][at + (g * lanes + lane) * word_count] = low | @as(u64, high) << 32;
+                        }
+                    }
+                }
+            }
+            for (now, 0..) |group, g| call.states[first + g * lanes ..][0..lanes].* = group;
+            if (whole < call.word_begin or call.word_end <= whole) return;
+            for (call.states[first..][0 .. groups * lanes], 0..) |*state_of_stream, k| {
+                const at = (first + k) * word_count + whole;
+                var read: [inputs]u64 = undefined;
+                inline for (0..inputs) |input| read[input] = sources[input][at];
+                var written: [outputs]u64 = @splat(0);
+                state_of_stream.* = tail(outputs, call.table, &read, &written, state_of_stream.*, call.tail_bits);
+                inline for (0..outputs) |output| targets[output][at] = written[output];
+            }
         }
 
         /// `width` streams by all words of the call.
@@ -179,4 +277,37 @@ inline fn scalar(number: u32) u32 {
         : [same] "=r" (-> u32),
         : [number] "0" (number),
     );
+}
+
+test "tables of several bits at once do what single steps do" {
+    inline for (.{ .{ 1, 2 }, .{ 1, 4 }, .{ 1, 8 }, .{ 2, 2 }, .{ 2, 4 }, .{ 3, 2 } }) |shape| {
+        const inputs = shape[0];
+        const steps = shape[1];
+        const state_count = 5;
+        const Wide = Machine(inputs, steps);
+        var random: std.Random.DefaultPrng = .init(5);
+        var given: [state_count << inputs]u32 = undefined;
+        for (&given) |*entry| entry.* = random.random().uintLessThan(u32, state_count) | random.random().int(u32) & 0x0101_0000;
+        var tables: [2][state_count << inputs * steps]u32 = undefined;
+        @memcpy(tables[0][0..given.len], &given);
+        comptime var made = 1;
+        inline while (made < steps) : (made *= 2) {
+            Machine(inputs, 2 * made).double(&tables[1], &tables[0], state_count);
+            @memcpy(&tables[0], &tables[1]);
+        }
+        for (0..state_count) |begin| {
+            for (0..1 << inputs * steps) |row| {
+                const entry = tables[0][Wide.place(@intCast(begin)) + row];
+                var now: u32 = @intCast(begin);
+                for (0..steps) |step| {
+                    var at = now << inputs;
+                    inline for (0..inputs) |input| at |= @intCast((row >> @intCast(input * steps + step) & 1) << input);
+                    now = given[at] & 0xffff;
+                    try std.testing.expectEqual(given[at] >> 16 & 1, entry >> @intCast(16 + step) & 1);
+                    try std.testing.expectEqual(given[at] >> 24 & 1, entry >> @intCast(24 + step) & 1);
+                }
+                try std.testing.expectEqual(now, Wide.state(entry));
+            }
+        }
+    }
 }

@@ -109,7 +109,7 @@ inline fn constant(call: *const abi.Lif) bool {
 const Line = if (builtin.cpu.arch != .x86_64) void else if (builtin.cpu.has(.x86, .avx512f)) @Vector(64, u8) else if (builtin.cpu.has(.x86, .avx)) @Vector(32, u8) else @Vector(16, u8);
 
 inline fn storePast(address: usize, line: Line) void {
-    if (builtin.cpu.has(.x86, .avx)) {
+    if (comptime builtin.cpu.has(.x86, .avx)) {
         asm volatile ("vmovntdq %[line], (%[address])"
             :
             : [line] "v" (line),
@@ -702,3 +702,42 @@ pub fn lif(call: *const abi.Lif) callconv(.c) void {
 
 /// Records larger than this do not stay in a cache.
 const past_bytes = 4 << 20;
+
+test "numbers of few bits keep their sign" {
+    try std.testing.expectEqual(-1, signed(1, 1));
+    try std.testing.expectEqual(0, signed(2, 1));
+    try std.testing.expectEqual(-0x8000, signed(0x8000, 16));
+    try std.testing.expectEqual(0x7fff, signed(-0x8001, 16));
+    try std.testing.expectEqual(-5, signed(-5, 32));
+}
+
+test "squares of eight vectors are turned" {
+    var rows: [piece]Lanes = undefined;
+    for (&rows, 0..) |*row, r| {
+        var values: [lanes]i16 = undefined;
+        for (&values, 0..) |*value, i| value.* = @intCast(100 * r + i);
+        row.* = values;
+    }
+    for (transposed(rows), 0..) |column, c| {
+        const values: [lanes]i16 = column;
+        for (values, 0..) |value, i| {
+            try std.testing.expectEqual(@as(i16, @intCast(100 * (i % piece) + i / piece * piece + c)), value);
+        }
+    }
+}
+
+test "a pattern is repeated over any length, past the caches or not" {
+    for ([_]usize{ 1, 3, 64, 700, 1025 }) |period| {
+        for ([_]usize{ 0, 1, 63, 1024, 2047, 5000 }) |length| {
+            for ([_]bool{ false, true }) |past| {
+                var pattern: [pattern_length]i16 = undefined;
+                for (pattern[0..period], 0..) |*value, i| value.* = @intCast(i);
+                var out: [5002]i16 = @splat(-7);
+                repeat(i16, out[1..], length, &pattern, period, past);
+                try std.testing.expectEqual(-7, out[0]);
+                try std.testing.expectEqual(-7, out[1 + length]);
+                for (out[1..][0..length], 0..) |value, i| try std.testing.expectEqual(@as(i16, @intCast(i % period)), value);
+            }
+        }
+    }
+}

@@ -164,3 +164,33 @@ pub fn lookup(call: *const abi.Lookup) callconv(.c) void {
     }
     polar(u16, 0, call);
 }
+
+test "a look-up in memory and one in registers find the same" {
+    inline for (.{ 0, 1, 2, 4 }) |pairs| {
+        if (pairs == 0 or permute) {
+            const length = if (pairs == 0) 500 else 1024 * pairs;
+            var random: std.Random.DefaultPrng = .init(pairs);
+            var entries: [length / 32 + 1]u64 = undefined;
+            var ones: [length + 1]u32 = undefined;
+            ones[0] = 0;
+            for (&entries, 0..) |*entry, k| {
+                const left = length - 32 * k;
+                const word: u32 = if (left >= 32) random.random().int(u32) else random.random().int(u32) & ((@as(u32, 1) << @intCast(left)) - 1);
+                entry.* = word | @as(u64, ones[32 * k]) << 32;
+                for (0..@min(left, 32)) |t| ones[32 * k + t + 1] = ones[32 * k + t] + (word >> @intCast(t) & 1);
+            }
+            const table: Table(pairs) = .load(&entries);
+            try std.testing.expectEqual(ones[length], table.total);
+            var rank: usize = 0;
+            while (rank <= length) : (rank += lanes) {
+                const some = @min(@as(Lanes, @splat(@intCast(rank))) + std.simd.iota(u32, lanes), @as(Lanes, @splat(length)));
+                const mask = (@as(Lanes, @splat(1)) << @truncate(some)) -% @as(Lanes, @splat(1));
+                const found: [lanes]u32 = table.many(some, some >> @splat(5), mask);
+                for (found, @as([lanes]u32, some)) |got, r| {
+                    try std.testing.expectEqual(ones[r], got);
+                    try std.testing.expectEqual(ones[r], table.one(r));
+                }
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! Padding:   bits past the last one of a stream are 0
 //! Exactness: integer; equals shaders/pack.wgsl bit for bit
 
+const std = @import("std");
 const abi = @import("abi.zig");
 
 const Bytes = @Vector(64, u8);
@@ -49,4 +50,36 @@ pub fn pack(call: *const abi.Pack) callconv(.c) void {
         }
     }
     if (@reduce(.Or, seen) > 1) @atomicStore(u32, &call.refused[0], 1, .monotonic);
+}
+
+test "bytes of every value are packed, and those that are no bits told" {
+    var bits: [2 * 130]u8 = undefined;
+    for (&bits, 0..) |*bit, i| bit.* = @truncate(i / 3 % 2);
+    var words: [7]u64 = @splat(0xaaaa);
+    var refused = [_]u32{0};
+    var call: abi.Pack = .{
+        .stream_count = 2,
+        .word_count = 3,
+        .tail_bits = 2,
+        .first_word = 1,
+        .bits = &bits,
+        .bits_len = bits.len,
+        .words = &words,
+        .words_len = words.len,
+        .refused = &refused,
+        .refused_len = 1,
+    };
+    pack(&call);
+    try std.testing.expectEqual(0, refused[0]);
+    try std.testing.expectEqual(0xaaaa, words[0]);
+    for (0..2) |stream| {
+        for (0..3 * 64) |t| {
+            const expected = if (t < 130) bits[stream * 130 + t] else 0;
+            try std.testing.expectEqual(expected, words[1 + stream * 3 + t / 64] >> @truncate(t) & 1);
+        }
+    }
+    bits[259] = 2;
+    pack(&call);
+    try std.testing.expectEqual(1, refused[0]);
+    try std.testing.expectEqual(1, words[6] >> 1 & 1);
 }

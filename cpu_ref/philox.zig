@@ -89,3 +89,35 @@ pub fn philox(call: *const abi.Philox) callconv(.c) void {
         }
     }
 }
+
+fn one(counter: [4]u32, key: [2]u32) [4]u32 {
+    var words: [4]u32 = undefined;
+    philox(&.{
+        .block_count = 1,
+        .rounds = 10,
+        .counters = &counter,
+        .counters_len = 4,
+        .keys = &key,
+        .keys_len = 2,
+        .words = &words,
+        .words_len = 4,
+    });
+    return words;
+}
+
+test "known answers of Random123" {
+    const all = 0xffff_ffff;
+    try std.testing.expectEqual([4]u32{ 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 }, one(@splat(0), @splat(0)));
+    try std.testing.expectEqual([4]u32{ 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd }, one(@splat(all), @splat(all)));
+    try std.testing.expectEqual(
+        [4]u32{ 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1 },
+        one(.{ 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 }, .{ 0xa4093822, 0x299f31d0 }),
+    );
+}
+
+test "halves of two vectors are joined in order" {
+    const even = std.simd.iota(u64, lanes) * @as(Lanes, @splat(2)) + @as(Lanes, @splat(7 << 32));
+    const odd = even + @as(Lanes, @splat(1));
+    const words: [2 * lanes]u32 = @bitCast(joined(even, odd));
+    for (words, 0..) |word, i| try std.testing.expectEqual(@as(u32, @intCast(i)), word);
+}

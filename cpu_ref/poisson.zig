@@ -121,3 +121,14 @@ pub fn poisson(call: *const abi.Poisson) callconv(.c) void {
         @memcpy(slot[neuron..end], rest[0 .. end - neuron]);
     }
 }
+
+test "a draw reaches as many entries as lie at or below it" {
+    const entries = [_]u32{ 5, 1 << 20, (1 << 20) + 1, 1 << 31, 1 << 31, 0xffe0_0000, 0xffff_fff0 };
+    const table: Table = .of(&entries);
+    for ([_]u32{ 0, 4, 5, 6, 1 << 20, (1 << 20) + 1, 1 << 30, (1 << 31) - 1, 1 << 31, 0xffe0_0000, 0xffff_ffef, 0xffff_fff0, 0xffff_ffff }) |draw| {
+        const draws: [2]Draws = .{ @splat(signed(draw)), @splat(signed(1 << 30)) };
+        var expected: i32 = 0;
+        for (entries) |entry| expected += @intFromBool(draw >= entry);
+        try std.testing.expectEqual([2]Draws{ @splat(expected), @splat(3) }, table.count(2, draws));
+    }
+}

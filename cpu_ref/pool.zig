@@ -189,3 +189,37 @@ const Placement = struct {
         }
     }
 };
+
+test "every chunk of every job runs once, on however many threads" {
+    if (!supported) return;
+    const Ledger = struct {
+        runs: [100]Counter = @splat(.init(0)),
+
+        fn note(context: *const anyopaque, chunk: u32) void {
+            const ledger: *const @This() = @ptrCast(@alignCast(context));
+            _ = @constCast(ledger).runs[chunk].fetchAdd(1, .monotonic);
+        }
+    };
+    try std.testing.expect(!run(&Ledger{}, Ledger.note, 2));
+    setThreads(3);
+    var workers: [2]std.Thread = undefined;
+    for (&workers, 1..) |*worker, index| worker.* = try std.Thread.spawn(.{}, serve, .{@as(u32, @intCast(index))});
+    while (serving.load(.acquire) < workers.len) std.atomic.spinLoopHint();
+    for (0..2000) |job_index| {
+        const chunks: u32 = @intCast(1 + job_index % 100);
+        var ledger: Ledger = .{};
+        try std.testing.expect(run(&ledger, Ledger.note, chunks));
+        for (&ledger.runs, 0..) |*runs, chunk| try std.testing.expectEqual(@intFromBool(chunk < chunks), runs.load(.acquire));
+    }
+    setThreads(1);
+    for (workers) |worker| worker.join();
+    try std.testing.expectEqual(0, serving.load(.acquire));
+}
+
+test "what a forked child finds is reset" {
+    busy.store(1, .release);
+    setThreads(5);
+    reset();
+    try std.testing.expectEqual(1, threads());
+    try std.testing.expectEqual(0, busy.load(.acquire));
+}

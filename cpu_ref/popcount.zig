@@ -11,8 +11,9 @@ const native = builtin.cpu.arch == .aarch64 or
     (builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512vpopcntdq));
 const ternary = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
 
-/// Weight rows by input rows whose counts are held in registers, for many samples and for one.
-pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 1, .samples = 4 };
+/// Weight rows by input rows whose counts are held in registers, for many samples and for one. Adders
+/// hold four vectors for each.
+pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 2, .samples = 2 };
 pub const one = .{ .neurons = 4, .samples = 1 };
 
 /// `none` takes the input as it is.
@@ -155,4 +156,49 @@ inline fn carrySave(
         }
     }
     return word;
+}
+
+test "adders add" {
+    const a: Lanes = @splat(0x0f);
+    const b: Lanes = @splat(0x33);
+    const c: Lanes = @splat(0x55);
+    const added = fullAdd(a, b, c);
+    try std.testing.expectEqual(@as(Lanes, @splat(0x0f ^ 0x33 ^ 0x55)), added.sum);
+    try std.testing.expectEqual(@as(Lanes, @splat(0x17)), added.carry);
+    inline for (.{ .bit_and, .xor, .none }) |product| {
+        for (0..1 << 5) |bits| {
+            var vectors: [5]Lanes = undefined;
+            for (&vectors, 0..) |*vector, i| vector.* = @splat(0 -% (@as(u64, bits) >> @intCast(i) & 1));
+            const w1, const x1, const w2, const x2, const carried = vectors;
+            const expected = fullAdd(carried, multiply(product, w1, x1), multiply(product, w2, x2));
+            try std.testing.expectEqual(expected, addProducts(product, carried, w1, x1, w2, x2));
+        }
+    }
+}
+
+test "products of rows of any length are counted" {
+    var random: std.Random.DefaultPrng = .init(2);
+    var rows: [8][200]u64 = undefined;
+    for (&rows) |*row| random.random().bytes(std.mem.asBytes(row));
+    for (0..200) |words| {
+        inline for (.{ .bit_and, .xor, .none }) |product| {
+            inline for (.{ .{ 2, 2 }, .{ 4, 1 }, .{ 4, 4 } }) |shape| {
+                var weights: [shape[0]][*]const u64 = undefined;
+                var inputs: [shape[1]][*]const u64 = undefined;
+                for (&weights, 0..) |*row, i| row.* = &rows[i];
+                for (&inputs, 4..) |*row, i| row.* = &rows[i];
+                const found = products(product, shape[0], shape[1], weights, inputs, words);
+                for (found, weights) |of_weight, w| {
+                    for (of_weight, inputs) |got, x| {
+                        var expected: u32 = 0;
+                        for (w[0..words], x[0..words]) |p, q| expected += @popCount(multiply(product, p, q));
+                        try std.testing.expectEqual(expected, got);
+                    }
+                }
+            }
+        }
+        var expected: u32 = 0;
+        for (rows[0][0..words]) |word| expected += @popCount(word);
+        try std.testing.expectEqual(expected, count(rows[0][0..words]));
+    }
 }

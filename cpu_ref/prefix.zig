@@ -115,3 +115,32 @@ pub fn prefix(call: *const abi.Prefix) callconv(.c) void {
         }
     }
 }
+
+test "rows in an order, from registers and from memory" {
+    var random: std.Random.DefaultPrng = .init(4);
+    inline for (.{ .{ 1, 1000 }, .{ 1, 1024 }, .{ 2, 1500 }, .{ 4, 4096 }, .{ 8, 8191 } }) |shape| {
+        const length = shape[1];
+        var words: [(length + 63) / 64]u64 = undefined;
+        random.random().bytes(std.mem.asBytes(&words));
+        if (length % 64 != 0) words[words.len - 1] &= (1 << length % 64) - 1;
+        var order: [length]u16 = undefined;
+        for (&order, 0..) |*position, i| position.* = @intCast(i);
+        var entries: [2][length / 32 + 1]u64 = undefined;
+        identityRow(&words, &entries[0]);
+        gatherRow(u16, &words, &order, length, &entries[1]);
+        try std.testing.expectEqual(entries[0], entries[1]);
+        random.random().shuffle(u16, &order);
+        gatherRow(u16, &words, &order, length, &entries[0]);
+        var ones: u64 = 0;
+        for (order, 0..) |position, k| {
+            if (k % 32 == 0) try std.testing.expectEqual(ones, entries[0][k / 32] >> 32);
+            const bit = words[position / 64] >> @truncate(position) & 1;
+            try std.testing.expectEqual(bit, entries[0][k / 32] >> @intCast(k % 32) & 1);
+            ones += bit;
+        }
+        if (permute) {
+            Permuted.row(shape[0], &words, &order, length, &entries[1]);
+            try std.testing.expectEqual(entries[0], entries[1]);
+        }
+    }
+}

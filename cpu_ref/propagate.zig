@@ -107,3 +107,17 @@ pub fn propagate(call: *const abi.Propagate) callconv(.c) void {
         }
     }
 }
+
+test "the first target from one on, wherever the row has it" {
+    const targets = [_]u32{ 0, 0, 3, 4, 4, 4, 9, 60, 61 };
+    var call: abi.Propagate = undefined;
+    call.target_count = 64;
+    for (0..65) |least| {
+        for (0..targets.len + 1) |length| {
+            const row = targets[0..length];
+            var expected: usize = 0;
+            while (expected < length and row[expected] < least) expected += 1;
+            try std.testing.expectEqual(expected, firstFrom(&call, row, @intCast(least)));
+        }
+    }
+}

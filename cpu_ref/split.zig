@@ -2,6 +2,7 @@
 //! does not depend on the division. `units` can be done apart, `part` is the call for a range
 //! of them, and `nanoseconds` estimates the whole on one thread.
 
+const std = @import("std");
 const abi = @import("abi.zig");
 
 pub const philox = struct {
@@ -197,9 +198,49 @@ pub const bitwise = struct {
     pub fn part(call: *const abi.Bitwise, begin: u64, end: u64) abi.Bitwise {
         var p = call.*;
         p.stream_count = @intCast(end - begin);
-        p.left += begin * call.word_count;
-        p.right += begin * call.word_count;
-        p.result += begin * call.word_count;
+        p.left += call.source_word + begin * call.word_count;
+        p.right += call.source_word + begin * call.word_count;
+        p.result += call.first_word + begin * call.word_count;
+        p.source_word = 0;
+        p.first_word = 0;
+        return p;
+    }
+};
+
+pub const accumulate = struct {
+    /// Streams of a part, so that vectors of all tiers fill it.
+    const streams = 64;
+
+    pub fn units(call: *const abi.Accumulate) u64 {
+        return (@as(u64, call.stream_count) + streams - 1) / streams;
+    }
+    pub fn nanoseconds(call: *const abi.Accumulate) u64 {
+        return @as(u64, call.stream_count) *| (call.word_end -| call.word_begin) *| (8 + @as(u64, call.input_count));
+    }
+    pub fn part(call: *const abi.Accumulate, begin: u64, end: u64) abi.Accumulate {
+        var p = call.*;
+        const first = begin * streams;
+        p.stream_count = @intCast(@min(end * streams, call.stream_count) - first);
+        p.inputs += first * call.word_count;
+        p.numbers += first;
+        p.result += first * call.word_count;
+        return p;
+    }
+};
+
+pub const conditional = struct {
+    pub fn units(call: *const abi.Conditional) u64 {
+        return call.stream_count;
+    }
+    pub fn nanoseconds(call: *const abi.Conditional) u64 {
+        return 2 * @as(u64, call.stream_count) * (call.word_end -| call.word_begin);
+    }
+    pub fn part(call: *const abi.Conditional, begin: u64, end: u64) abi.Conditional {
+        var p = call.*;
+        p.stream_count = @intCast(end - begin);
+        p.first_input = @intCast(call.first_input + begin);
+        p.first_weight = @intCast(call.first_weight + begin);
+        p.places += 2 * begin;
         return p;
     }
 };
@@ -446,3 +487,62 @@ pub const fsm = struct {
         return p;
     }
 };
+
+test "parts stay within buffers that are just long enough for the call" {
+    @setEvalBranchQuota(100_000);
+    var random: std.Random.DefaultPrng = .init(6);
+    inline for (comptime std.meta.fieldNames(abi.Table)) |op| {
+        const Call = @typeInfo(@typeInfo(@typeInfo(@FieldType(abi.Table, op)).pointer.child).@"fn".param_types[0].?).pointer.child;
+        const Division = @field(@This(), op);
+        for (0..1000) |_| {
+            var call: Call = undefined;
+            inline for (comptime std.meta.fieldNames(Call)) |name| {
+                switch (@typeInfo(@FieldType(Call, name))) {
+                    .pointer => @field(call, name) = @ptrFromInt(1 << 40),
+                    else => @field(call, name) = if (@FieldType(Call, name) == u64) 1 << 32 else 1 + random.random().uintLessThan(u32, if (random.random().boolean()) 3 else 200),
+                }
+            }
+            limited(op, &call, random.random());
+            inline for (comptime std.meta.fieldNames(Call)) |name| {
+                if (@FieldType(Call, name) == u64) shorten(&call, name);
+            }
+            const units = Division.units(&call);
+            const chunks = 1 + random.random().uintLessThan(u64, 9);
+            for (0..chunks) |chunk| {
+                const begin = units * chunk / chunks;
+                const end = units * (chunk + 1) / chunks;
+                if (begin == end) continue;
+                var some = Division.part(&call, begin, end);
+                inline for (comptime std.meta.fieldNames(Call)) |name| {
+                    if (@typeInfo(@FieldType(Call, name)) == .pointer) {
+                        @field(some, name ++ "_len") -= @field(some, name) - @field(call, name);
+                    }
+                }
+                try std.testing.expect(some.fits());
+            }
+        }
+    }
+}
+
+/// Parameters as callers give them, but for rows that keep their stride when a part begins within them:
+/// parameters of several neurons, traces of dense synapses.
+fn limited(comptime op: []const u8, call: anytype, random: std.Random) void {
+    if (comptime std.mem.eql(u8, op, "propagate")) call.dense = random.uintLessThan(u32, 2);
+    if (comptime std.mem.eql(u8, op, "stdp")) call.dense = 0;
+    if (comptime std.mem.eql(u8, op, "lif")) {
+        call.parameter_stride = 1;
+        inline for (.{ "record_words", "record_spikes", "record_voltages" }) |name| @field(call, name) = 1;
+    }
+    if (comptime std.mem.eql(u8, op, "count")) call.segment_count = (call.word_count + call.segment_words - 1) / call.segment_words;
+}
+
+/// The least length that fits the call.
+fn shorten(call: anytype, comptime name: []const u8) void {
+    var low: u64 = 0;
+    var high = @field(call, name);
+    while (low < high) {
+        @field(call, name) = (low + high) / 2;
+        if (call.fits()) high = (low + high) / 2 else low = (low + high) / 2 + 1;
+    }
+    @field(call, name) = low;
+}

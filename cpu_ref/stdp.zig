@@ -199,3 +199,13 @@ pub fn stdp(call: *const abi.Stdp) callconv(.c) void {
         }
     }
 }
+
+test "where the synapses of a source end" {
+    var sources: [300]u32 = undefined;
+    for ([_]usize{ 1, 2, 3, 7, 64, 100, 299, 300 }) |run| {
+        for (&sources, 0..) |*source, i| source.* = @intCast(i / run);
+        for (0..sources.len) |begin| {
+            try std.testing.expectEqual(@min((begin / run + 1) * run, sources.len), rowEnd(&sources, begin));
+        }
+    }
+}

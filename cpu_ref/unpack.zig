@@ -3,6 +3,7 @@
 //! Layout:    rows of bits lie back to back, of any length
 //! Exactness: integer; equals shaders/unpack.wgsl bit for bit
 
+const std = @import("std");
 const abi = @import("abi.zig");
 
 const Bytes = @Vector(64, u8);
@@ -43,5 +44,12 @@ pub fn unpack(call: *const abi.Unpack) callconv(.c) void {
             const bytes: [64]u8 = spread(in[whole_words]);
             @memcpy(rest, bytes[0..rest.len]);
         }
+    }
+}
+
+test "words are spread to bytes" {
+    for ([_]u64{ 0, 1, 1 << 63, 0x0123_4567_89ab_cdef, 0xffff_ffff_ffff_ffff }) |word| {
+        const bytes: [64]u8 = spread(word);
+        for (bytes, 0..) |byte, t| try std.testing.expectEqual(@as(u8, @truncate(word >> @intCast(t) & 1)), byte);
     }
 }

@@ -12,6 +12,7 @@ from scgpu.activation import Activation
 from scgpu.arithmetic import (
     ParallelCount,
     absolute_difference,
+    approximate_parallel_count,
     bernstein,
     bernstein_coefficients,
     maximum,
@@ -58,6 +59,8 @@ from scgpu.fsm import (
     square_root,
     stanh,
     synchronise,
+    t_flip_flop,
+    toggle_add,
 )
 from scgpu.lfsr16 import BitstreamEncoder, Lfsr16
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
@@ -122,6 +125,7 @@ __all__ = [
     "VectorizedSCLayer",
     "__version__",
     "absolute_difference",
+    "approximate_parallel_count",
     "available_backends",
     "batch_lif_run",
     "batch_lif_run_multi",
@@ -181,7 +185,9 @@ __all__ = [
     "stuck_at",
     "sweep",
     "synchronise",
+    "t_flip_flop",
     "thermometer",
+    "toggle_add",
     "unary_add",
     "unpack",
     "value_error",

@@ -298,6 +298,8 @@ _COUNTS = "count_offset + (sample_count - 1) * count_stride + neuron_count"
 # Below these many streams or counts the lanes of a GPU share one, or most of them would idle.
 FEW_STREAMS = 1 << 12
 FEW_COUNTS = 1 << 14
+# Up to this many words of a stream are counted by one invocation; 64 of them would mostly add up zeros.
+SHORT_SEGMENT = 16
 # Above this length more invocations share a stream: none makes more than 65,535 loop trips.
 LONG_STREAM = 1 << 17
 
@@ -406,7 +408,12 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "out", "sample_count * stream_count * word_count"),
             ),
             requires=(_TAIL, "period >= 1 and sequence_count >= 1"),
-            work_items="-(-sample_count * stream_count // 4) * word_count",
+            work_items="-(-sample_count * stream_count // (4 * fours)) * word_count",
+            # Loads are dear where a processor plays the GPU, and eight rows share them.
+            variants=({"wg_size": 64, "fours": 1}, {"wg_size": 64, "fours": 2}),
+            choose=lambda params, adapter: int(
+                adapter.software and params["sample_count"] * params["stream_count"] > 4
+            ),
             specialised={"own_places": "place_stride"},
             stream_bits="64 * sample_count * stream_count * word_count",
         ),
@@ -519,17 +526,20 @@ OPS: dict[str, Op] = {
                 Buffer("words", "u64", "in", _STREAMS),
                 Buffer("counts", "u32", "out", "stream_count * segment_count"),
             ),
-            work_items="stream_count * segment_count",
+            work_items="-(-stream_count * segment_count * lanes // wg_size)",
             work_item="workgroup",
+            variants=({"wg_size": 64, "lanes": 64}, {"wg_size": 64, "lanes": 1}),
+            choose=lambda params, adapter: int(params["segment_words"] <= SHORT_SEGMENT),
+            legal=lambda params, variant: params["segment_words"] <= MAX_TRIPS * variant["lanes"],
             stream_bits=f"64 * {_STREAMS}",
         ),
         Op(
             "bitwise",
-            params=("operation", "stream_count", "word_count", "tail_bits"),
+            params=("operation", "stream_count", "word_count", "tail_bits", "source_word", "first_word"),
             buffers=(
-                Buffer("left", "u64", "in", _STREAMS),
-                Buffer("right", "u64", "in", _STREAMS),
-                Buffer("result", "u64", "out", _STREAMS),
+                Buffer("left", "u64", "in", f"source_word + {_STREAMS}"),
+                Buffer("right", "u64", "in", f"source_word + {_STREAMS}"),
+                Buffer("result", "u64", "out", f"first_word + {_STREAMS}"),
             ),
             requires=("operation <= 3", _TAIL),
             work_items=_STREAMS,
@@ -546,6 +556,63 @@ OPS: dict[str, Op] = {
             requires=(_TAIL, "bit_shift <= 63"),
             work_items=_STREAMS,
             stream_bits=f"64 * {_STREAMS}",
+        ),
+        Op(
+            "accumulate",
+            params=(
+                "stream_count",
+                "word_count",
+                "tail_bits",
+                "word_begin",
+                "word_end",
+                "input_count",
+                "input_stride",
+                "first_word",
+                "shift",
+                "offset",
+                "scale",
+                "limit",
+            ),
+            buffers=(
+                Buffer("inputs", "u64", "in", "((input_count - 1) * input_stride + stream_count) * word_count"),
+                Buffer("numbers", "i32", "inout", "stream_count"),
+                Buffer("result", "u64", "out", f"first_word + {_STREAMS}"),
+            ),
+            requires=(
+                _TAIL,
+                _WORDS,
+                "input_count <= 32768 and shift <= 1",
+                "offset <= 1073741824 and scale <= 1073741824 and limit <= 1073741824",  # 2**30
+            ),
+            work_items="stream_count",
+            # Bits in which a kernel counts the ones at one time.
+            variants=({"wg_size": 64, "field": 8}, {"wg_size": 64, "field": 16}),
+            choose=lambda params, adapter: int(params["input_count"] > 255),
+            legal=lambda params, variant: params["input_count"] < 1 << variant["field"],
+            stream_bits="64 * input_count * stream_count * (word_end - word_begin)",
+        ),
+        Op(
+            "conditional",
+            params=(
+                "stream_count",
+                "word_count",
+                "tail_bits",
+                "word_begin",
+                "word_end",
+                "period",
+                "bipolar",
+                "first_input",
+                "first_weight",
+            ),
+            buffers=(
+                Buffer("inputs", "u64", "in", f"first_input * word_count + {_STREAMS}"),
+                Buffer("weights", "u64", "in", "(first_weight + stream_count) * ((period + 63) // 64)"),
+                Buffer("places", "u32", "inout", "2 * stream_count"),
+                Buffer("result", "u64", "out", f"first_input * word_count + {_STREAMS}"),
+            ),
+            requires=(_TAIL, _WORDS, "period >= 1 and period <= 2147483648"),  # 2**31
+            work_items="stream_count",
+            stream_bits="64 * stream_count * (word_end - word_begin)",
         ),
         Op(
             "pack",

@@ -7,6 +7,7 @@ stands in one is believed only as far as it was checked, and takes no more memor
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -17,7 +18,6 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -109,12 +109,12 @@ def load(path: str | os.PathLike[str], file_format: Format, make: Callable[[Arch
     TooLargeError
         What is in it does not fit the memory of the machine.
     """
-    where = str(arguments.path("path", path))
-    mode = Path(path).stat().st_mode
+    where = arguments.path("path", path)
+    mode = where.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
-        raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: it is no regular file")
-    with Path(path).open("rb") as file:
-        return read(file, where, file_format, make)
+        raise ValueError(f"{str(where)!r} cannot be loaded as a {file_format.kind}: it is no regular file")
+    with where.open("rb") as file:
+        return read(file, str(where), file_format, make)
 
 
 def read(file: IO[bytes], where: str, file_format: Format, make: Callable[[Archive], Made]) -> Made:
@@ -124,6 +124,11 @@ def read(file: IO[bytes], where: str, file_format: Format, make: Callable[[Archi
             return make(Archive(contents, file_format))
     except ScgpuError:  # of a device, or of its memory
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # zipfile went to where a damaged directory of the file told it to go
+        raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: it is damaged") from error
     except DAMAGES as error:
         told = str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{where!r} cannot be loaded as a {file_format.kind}: {told}") from error
@@ -177,7 +182,7 @@ def _opened(file: IO[bytes], file_format: Format) -> zipfile.ZipFile:
         raise ValueError(f"it was not written by {file_format.writer}" if magic else "it is empty")
     size = file.seek(0, os.SEEK_END)
     require_host_memory(size)
-    file.seek(-min(size, SEAL_BYTES), os.SEEK_END)
+    file.seek(size - min(size, SEAL_BYTES))
     seal = file.read(SEAL_BYTES)
     directory_bytes = _directory_bytes(file, size - SEAL_BYTES)
     if not seal.startswith(SEAL) or directory_bytes < 0:
@@ -186,8 +191,8 @@ def _opened(file: IO[bytes], file_format: Format) -> zipfile.ZipFile:
         )
     if _digest(file, size - SEAL_BYTES) != seal[len(SEAL) :]:
         raise ValueError("its checksum is wrong: it was damaged or changed; copy it again")
-    if directory_bytes > MOST_DIRECTORY_BYTES:
-        raise ValueError(f"its directory of {directory_bytes:,} bytes is above {MOST_DIRECTORY_BYTES:,}")
+    if directory_bytes > (most := min(MOST_DIRECTORY_BYTES, size)):
+        raise ValueError(f"its directory of {directory_bytes:,} bytes is above {most:,}")
     contents = zipfile.ZipFile(file)
     _require_members(contents, size, file_format)
     return contents
@@ -253,15 +258,14 @@ class Archive:
         with self._contents.open(info) as member:
             try:
                 version = np.lib.format.read_magic(member)
-                found, transposed, kind = np.lib.format.read_array_header_1_0(member)
+                found, turned, kind = np.lib.format.read_array_header_1_0(member)
             except Exception as error:  # NumPy's parser raises anything at a header that was made up
                 raise ValueError(f"the array {name} has a header that cannot be read ({error})") from error
-            if version != (1, 0):
+            if version != (1, 0) or turned:
                 raise ValueError(f"the array {name} has a header that {self._format.writer} does not write")
-            if kind != dtype or found != (found if shape is None else shape) or transposed:
+            if kind != dtype or found != (found if shape is None else shape):
                 wanted = "any shape" if shape is None else f"shape {shape}"
-                how = " in Fortran order" if transposed else ""
-                raise ValueError(f"{name} must be {dtype} of {wanted}; it is {kind} of shape {found}{how}")
+                raise ValueError(f"{name} must be {dtype} of {wanted}; it is {kind} of shape {found}")
             nbytes = math.prod(found) * dtype.itemsize
             if info.file_size - member.tell() != nbytes:
                 raise ValueError(f"{name} must have {nbytes} bytes; it has {info.file_size - member.tell()}")

@@ -48,6 +48,15 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
+def seconds(name: str, value: Any) -> float:
+    """A duration, a finite number from 0."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number of seconds; got {value!r}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number of seconds from 0; got {value}")
+    return float(value)
+
+
 def holds_integers(array: NDArray[Any]) -> bool:
     """Whether the numbers of an array are integers; those of an empty list are none of another kind."""
     return array.dtype.kind in "iu" or (array.size == 0 and array.dtype == np.float64)
@@ -98,15 +107,6 @@ def path(name: str, value: Any) -> Path:
     if not possible:
         raise ValueError(f"{name} must be what a file can be called; got {shown(text)}")
     return Path(text)
-
-
-def seconds(name: str, value: Any) -> float:
-    """A duration, a finite number from 0."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number of seconds; got {shown(value)}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number of seconds from 0; got {value}")
-    return float(value)
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
-from scgpu.bitstream import Bitstream, bitstream_of
+from scgpu.accumulate import LARGEST, MOST_INPUTS, Rule, accumulate, accumulate_stack
+from scgpu.bitstream import Bitstream, Part, bitstream_of
 from scgpu.encode import Purpose, encode
-
-SUMS_AT_ONCE = 1 << 22  # of a tensor, by time, that are accumulated together on the host
+from scgpu.errors import TooLargeError
 
 
 def multiply(a: Bitstream, b: Bitstream) -> Bitstream:
@@ -294,7 +294,60 @@ def parallel_count(inputs: Sequence[Bitstream]) -> ParallelCount:
     return ParallelCount(planes, len(streams))
 
 
-def unary_add(inputs: Sequence[Bitstream], *, scale: int = 1, depth: int | None = None) -> Bitstream:
+def approximate_parallel_count(inputs: Sequence[Bitstream]) -> ParallelCount:
+    """Approximate parallel counter: about the number of ones among the streams at each time.
+
+    The inputs go in pairs into gates, an OR, an AND, an OR and so on, and twice the ones of the gates are the
+    count: a layer of full adders less than `parallel_count` has, and no lowest bit. Of a pair that differs OR
+    counts one too many, AND one too few. So errors are at most a quarter of the inputs (rounded up to
+    the next pair), and for n independent inputs of share 1/2 of mean 0 where n is a multiple of 4, and of
+    standard deviation sqrt(n / 8).
+
+    Parameters
+    ----------
+    inputs : sequence of Bitstream
+        An even number, of equal length, polarity and shape.
+
+    Returns
+    -------
+    ParallelCount
+        Plane 0 is all 0.
+
+    Raises
+    ------
+    ValueError
+        No streams, an odd number of them, or streams of different length, polarity or shape.
+    TypeError
+        Something that is no `Bitstream`.
+
+    References
+    ----------
+    K. Kim, J. Lee, K. Choi: Approximate de-randomizer for stochastic circuits. ISOCC 2015. A. Ren et al.: SC-DCNN:
+    highly-scalable deep convolutional neural network using stochastic computing. ASPLOS 2017.
+
+    Examples
+    --------
+    >>> import scgpu
+    >>> inputs = [scgpu.thermometer(n, 6, device="cpu") for n in (2, 3, 4, 5)]
+    >>> scgpu.parallel_count(inputs).by_time().tolist()
+    [4, 4, 3, 2, 1, 0]
+    >>> scgpu.approximate_parallel_count(inputs).by_time().tolist()
+    [4, 4, 4, 2, 0, 0]
+    """
+    streams = _alike("inputs", inputs)
+    if len(streams) % 2:
+        raise ValueError(
+            f"inputs must hold an even number of Bitstreams; got {len(streams)}. "
+            "Add one of zeros, or use parallel_count."
+        )
+    gates = [
+        a & b if place % 2 else a | b for place, (a, b) in enumerate(zip(streams[::2], streams[1::2], strict=True))
+    ]
+    planes = parallel_count(gates).planes
+    return ParallelCount([planes[0] ^ planes[0], *planes], len(streams))
+
+
+def unary_add(inputs: Sequence[Bitstream] | Bitstream, *, scale: int = 1, depth: int | None = None) -> Bitstream:
     """Sum of values over ``scale`` by an accumulator: uGEMM's non-scaled (1) or scaled (n inputs) addition.
 
     The accumulator A starts at 0. At each time the number of ones is added, for bipolar streams less
@@ -302,13 +355,13 @@ def unary_add(inputs: Sequence[Bitstream], *, scale: int = 1, depth: int | None 
     waits in A, so the result saturates: sum(x) / scale, cut to the range of the polarity. With
     ``scale=n`` the ones are floor(ones of all inputs / n) exactly.
 
-    The ones are counted on the device; the accumulator, a state that no bit can skip, runs on the host,
-    over all streams at once.
+    Operation accumulate counts and adds where the streams lie, many sums side by side.
 
     Parameters
     ----------
-    inputs : sequence of Bitstream
-        At least one, of equal length, polarity and shape. They need not be independent.
+    inputs : sequence of Bitstream, or Bitstream of shape (n, ...)
+        1 to 32,768, of equal length, polarity and shape, or one tensor that is added up along its first axis.
+        They need not be independent.
     scale : int
         1 to the number of inputs.
     depth : int, optional
@@ -326,6 +379,9 @@ def unary_add(inputs: Sequence[Bitstream], *, scale: int = 1, depth: int | None 
         No streams, streams of different length, polarity or shape, or a number out of range.
     TypeError
         Something that is no `Bitstream`, or numbers that are no integers.
+    TooLargeError
+        Sums that could pass 2**30 (2**29 for bipolar streams where the number of inputs less ``scale`` is
+        odd), or what does not fit the device.
 
     References
     ----------
@@ -338,31 +394,46 @@ def unary_add(inputs: Sequence[Bitstream], *, scale: int = 1, depth: int | None 
     >>> scgpu.unary_add([a, b]).bits().tolist(), scgpu.unary_add([a, b], scale=2).bits().tolist()
     ([1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0])
     """
-    streams = _alike("inputs", inputs)
-    scale = arguments.integer("scale", scale, 1, len(streams))
-    least_depth = 2 + (scale - 1).bit_length()  # else A could never reach the scale
-    limit = 2**62 if depth is None else 2 ** (arguments.integer("depth", depth, least_depth, 32) - 1)
-    offset = len(streams) - scale if streams[0].polarity == "bipolar" else 0
+    stacked = isinstance(inputs, Bitstream)
+    streams = [inputs] if isinstance(inputs, Bitstream) else _alike("inputs", inputs)
     first = streams[0]
-    sums = parallel_count(streams).by_time().reshape(-1, first.length)
-    bits = np.empty(sums.shape, np.uint8)
-    at_once = max(1, SUMS_AT_ONCE // first.length)
-    for begin in range(0, len(sums), at_once):
-        # twice the numbers of the rule, for the offset may be a half; by time, so that a step is contiguous
-        steps = 2 * sums[begin : begin + at_once].T.astype(np.int64) - offset
-        bits[begin : begin + at_once] = _carries(steps, 2 * scale, limit).T
-    return Bitstream.from_bits(bits.reshape(*first.shape, first.length), polarity=first.polarity, device=first.device)
+    if stacked and not first.shape:
+        raise ValueError("inputs must have the streams to be added up along its first axis; got one stream")
+    count = first.shape[0] if stacked else len(streams)
+    rule = _unary_rule(count, first, scale, depth)
+    if not stacked:
+        alike = [stream.to(first.device)._parts for stream in streams]
+        parts = [
+            Part(
+                begin, end, accumulate(first._backend, [part.buffer for part in parts], end - begin, first.length, rule)
+            )
+            for parts in zip(*alike, strict=True)
+            for begin, end, _ in parts[:1]
+        ]
+        return Bitstream(first._backend, parts, first.shape, first.length, first.polarity)
+    if len(first._parts) > 1:
+        raise TooLargeError(f"inputs lies in several buffers of {first.device}; give its rows as a list of Bitstreams")
+    shape = first.shape[1:]
+    added = accumulate_stack(first._backend, first._buffer, count, math.prod(shape), first.length, rule)
+    return Bitstream(first._backend, [Part(0, math.prod(shape), added)], shape, first.length, first.polarity)
 
 
-def _carries(steps: NDArray[np.int64], scale: int, limit: int) -> NDArray[np.bool_]:
-    """When accumulators that get ``steps`` of shape (time, stream) give off ``scale``."""
-    held = np.zeros(steps.shape[1], np.int64)
-    carries = np.empty(steps.shape, np.bool_)
-    for step, carry in zip(steps, carries, strict=True):
-        np.clip(held + step, -limit, limit, out=held)
-        np.greater_equal(held, scale, out=carry)
-        held -= scale * carry
-    return carries
+def _unary_rule(count: int, like: Bitstream, scale: int, depth: int | None) -> Rule:
+    """The accumulator of `unary_add` for so many streams."""
+    count = arguments.integer("number of inputs", count, 1, MOST_INPUTS)
+    scale = arguments.integer("scale", scale, 1, count)
+    least_depth = 2 + (scale - 1).bit_length()  # else A could never reach the scale
+    surplus = count - scale if like.polarity == "bipolar" else 0
+    shift = surplus % 2  # twice the numbers of the rule, where the offset is a half
+    limit = count * like.length << shift
+    if depth is not None:
+        limit = min(limit, 2 ** (arguments.integer("depth", depth, least_depth, 32) - 2) << shift)
+    if limit > LARGEST:
+        raise TooLargeError(
+            f"{count} streams of {like.length} bits could make the accumulator pass {LARGEST >> shift}. Use depth, of "
+            "up to 31, or shorter streams."
+        )
+    return Rule(shift=shift, offset=(surplus << shift) // 2, scale=scale << shift, limit=limit)
 
 
 def bernstein(inputs: Sequence[Bitstream], coefficients: ArrayLike, *, seed: int = 0, tensor_id: int = 0) -> Bitstream:

@@ -8,9 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import arguments
-from scgpu.bitstream import Bitstream, bitstream_of
+from scgpu._abi import PASS_STEPS
+from scgpu.backend import Step
+from scgpu.bitstream import Bitstream, Part, bitstream_of
 from scgpu.pairs import pair_counts
 from scgpu.thermometer import thermometer
+
+LONGEST_PERIOD = 1 << 31
+"""Bits that a weight stream may have: kernels count places in 32 bits."""
 
 
 def conditional_product(inputs: Bitstream, weights: Bitstream) -> Bitstream:
@@ -21,16 +26,16 @@ def conditional_product(inputs: Bitstream, weights: Bitstream) -> Bitstream:
     0, or for bipolar streams the complement of the weight's next bit, counted by the zeros so far. Every
     input so meets all of the generator in turn, and no correlation spoils the product.
 
-    Which weight bit comes is computed from running counts, not cycle by cycle; this, and taking the bits,
-    is done on the host. `conditional_counts` needs no bits.
+    Operation conditional goes through a word of the input at a time, not cycle by cycle. `conditional_counts`
+    needs no bits.
 
     Parameters
     ----------
     inputs : Bitstream
         Of any shape and length.
     weights : Bitstream
-        Of equal shape and polarity. Its length, one period of the generator, may be another: after its
-        last bit comes its first.
+        Of equal shape and polarity. Its length, one period of the generator, may be another, to 2**31: after
+        its last bit comes its first.
 
     Returns
     -------
@@ -40,9 +45,11 @@ def conditional_product(inputs: Bitstream, weights: Bitstream) -> Bitstream:
     Raises
     ------
     ValueError
-        Streams of different shape or polarity.
+        Streams of different shape or polarity, or a period out of range.
     TypeError
         Something that is no `Bitstream`.
+    TooLargeError
+        A result that does not fit the device.
 
     References
     ----------
@@ -57,13 +64,63 @@ def conditional_product(inputs: Bitstream, weights: Bitstream) -> Bitstream:
     [1, 0, 0, 0, 1, 0]
     """
     _require_equal(inputs, weights, "shape", "polarity")
-    bits = inputs.bits()
-    before = np.cumsum(bits, axis=-1, dtype=np.int64) - bits
-    if inputs.polarity == "bipolar":
-        before = np.where(bits, before, np.arange(inputs.length) - before)
-    taken = np.take_along_axis(weights.bits(), before % weights.length, axis=-1)
-    product = taken ^ (1 - bits) if inputs.polarity == "bipolar" else taken & bits
-    return Bitstream.from_bits(product, polarity=inputs.polarity, device=inputs.device)
+    period = arguments.integer("length of the weights", weights.length, 1, LONGEST_PERIOD)
+    backend = inputs._backend
+    generators = weights.to(inputs.device)._parts
+    parts = []
+    for begin, end, words in inputs._parts:
+        result = backend.empty("u64", (end - begin) * -(-inputs.length // 64))
+        steps: list[Step] = []
+        for generator in generators:
+            first, last = max(begin, generator.begin), min(end, generator.end)
+            if first < last:
+                places = backend.upload(np.zeros(2 * (last - first), "<u4"))
+                steps += _steps(
+                    (words, generator.buffer, places, result),
+                    stream_count=last - first,
+                    length=inputs.length,
+                    period=period,
+                    bipolar=int(inputs.polarity == "bipolar"),
+                    first_input=first - begin,
+                    first_weight=first - generator.begin,
+                    most_words=PASS_STEPS // 64 if backend.device.kind == "gpu" else 2**32,
+                )
+        backend.execute(steps)
+        parts.append(Part(begin, end, result))
+    return Bitstream(backend, parts, inputs.shape, inputs.length, inputs.polarity)
+
+
+def _steps(
+    buffers: tuple[Any, ...],
+    *,
+    stream_count: int,
+    length: int,
+    period: int,
+    bipolar: int,
+    first_input: int,
+    first_weight: int,
+    most_words: int,
+) -> list[Step]:
+    """The kernel calls that multiply streams, from places that are there."""
+    word_count = -(-length // 64)
+    return [
+        Step(
+            "conditional",
+            {
+                "stream_count": stream_count,
+                "word_count": word_count,
+                "tail_bits": length - 64 * (word_count - 1),
+                "word_begin": begin,
+                "word_end": min(begin + most_words, word_count),
+                "period": period,
+                "bipolar": bipolar,
+                "first_input": first_input,
+                "first_weight": first_weight,
+            },
+            buffers,
+        )
+        for begin in range(0, word_count, most_words)
+    ]
 
 
 def conditional_counts(inputs: Bitstream, weights: Bitstream) -> NDArray[np.uint64]:
@@ -73,7 +130,7 @@ def conditional_counts(inputs: Bitstream, weights: Bitstream) -> NDArray[np.uint
     stream, repeated. Then there are W(n) ones; for bipolar streams W(n) + (L - n) - W(L - n). The order of
     an input's bits does not matter. Counted on the device of the weights.
 
-    Parameters and errors as `conditional_product`.
+    Parameters and errors as `conditional_product`, without a limit to the period.
 
     Returns
     -------
@@ -135,7 +192,9 @@ def conditional_layer(inputs: Bitstream, weights: Bitstream) -> NDArray[np.uint6
     def first(steps: NDArray[np.int64]) -> NDArray[np.int64]:
         whole, rest = np.divmod(steps, weights.length)
         masks = thermometer(rest, weights.length, device=weights.device)
-        counts: NDArray[np.int64] = whole @ periods + pair_counts(masks, weights, n_inputs)
+        counts: NDArray[np.int64] = pair_counts(masks, weights, n_inputs)
+        if whole.any():  # NumPy's products of integers are slow
+            counts += whole @ periods
         return counts
 
     counts = first(ones)

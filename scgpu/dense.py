@@ -13,7 +13,7 @@ from scgpu import arguments
 from scgpu.arguments import Polarity
 from scgpu.backend import Device
 from scgpu.bitstream import Bitstream, Part
-from scgpu.device_choice import AUTO, DeviceChoice, choice_of
+from scgpu.device_choice import DeviceChoice, choice_of
 from scgpu.devices import backend_for
 from scgpu.devices import device as device_of
 from scgpu.encode import domain_of
@@ -523,8 +523,11 @@ class DenseLayer:
         """Pickled as parameters and weights; ``"auto"`` stays so, another device is one of its kind."""
         from scgpu import layer_file
 
-        choice: DeviceChoice = AUTO if self.placement.automatic else choice_of(self._form.device)
-        return layer_file.unpickled_layer, (type(self), self._options(), choice)
+        return layer_file.unpickled_layer, (type(self), self._options(), self._choice())
+
+    def _choice(self) -> DeviceChoice:
+        """The device that was chosen, though the layer may have lost it."""
+        return choice_of(self._form.device, self.placement.automatic)
 
     def __copy__(self) -> Self:
         """A layer of its own on the same device; the streams, which nobody changes, are shared."""

@@ -22,11 +22,10 @@ class DeviceChoice(NamedTuple):
     on_device_loss: Literal["failover", "raise"] = "failover"
 
 
-AUTO = DeviceChoice("auto")
-
-
-def choice_of(chosen: Device) -> DeviceChoice:
-    """What to remember of a device."""
+def choice_of(chosen: Device, automatic: bool = False) -> DeviceChoice:
+    """What to remember of a device, or of one that ``"auto"`` took."""
+    if automatic:
+        return DeviceChoice("auto", on_device_loss=chosen.on_device_loss)
     return DeviceChoice(chosen.kind, chosen.name, chosen.backend, chosen.tier, chosen.isolated, chosen.on_device_loss)
 
 

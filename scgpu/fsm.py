@@ -686,3 +686,90 @@ def jk_flip_flop(j: Bitstream, k: Bitstream) -> Bitstream:
     """
     _require("jk_flip_flop", "unipolar", j=j, k=k)
     return _jk_flip_flop().run(j, k)[0]
+
+
+@cache
+def _t_flip_flop() -> StateMachine:
+    return StateMachine([[0, 1], [1, 0]], [0, 1])
+
+
+def t_flip_flop(t: Bitstream) -> Bitstream:
+    """The state of a toggle flip-flop, 1/2 of whatever stream toggles it.
+
+    Each 1 of ``t`` flips the state. The result is the state before each bit, at first 0, so that
+    ``t & t_flip_flop(t)`` has every second 1 of ``t``: half its value, without another stream.
+
+    Parameters
+    ----------
+    t : Bitstream
+        Unipolar.
+
+    Returns
+    -------
+    Bitstream
+        Unipolar, of the shape of ``t``, on its device.
+
+    Raises
+    ------
+    ValueError
+        A bipolar stream.
+    TypeError
+        ``t`` is no `Bitstream`.
+
+    References
+    ----------
+    As `toggle_add`.
+
+    Examples
+    --------
+    >>> import scgpu
+    >>> scgpu.t_flip_flop(scgpu.Bitstream.from_bits([1, 0, 1, 1, 1], device="cpu")).bits().tolist()
+    [0, 1, 1, 0, 1]
+    """
+    _require("t_flip_flop", "unipolar", t=t)
+    return _t_flip_flop().run(t)[0]
+
+
+@cache
+def _toggle_adder() -> StateMachine:
+    state, a, b = _symbols(2, 2)
+    return StateMachine(state ^ a ^ b, np.where(a == b, a, state))
+
+
+def toggle_add(a: Bitstream, b: Bitstream) -> Bitstream:
+    """Half of the sum, (a + b) / 2, by a toggle flip-flop and without random numbers (Lee et al. 2017).
+
+    Where the bits are equal, that is the result; where they differ, it is 0 and 1 in turn, 0 first. So there
+    are floor((ones of a + ones of b) / 2) ones, whatever the correlation of the streams.
+
+    Parameters
+    ----------
+    a, b : Bitstream
+        Of equal length, shape and polarity.
+
+    Returns
+    -------
+    Bitstream
+        Of the polarity and shape of ``a``, on its device.
+
+    Raises
+    ------
+    ValueError
+        Streams of different length, shape or polarity.
+    TypeError
+        Something that is no `Bitstream`.
+
+    References
+    ----------
+    V. T. Lee, A. Alaghi, J. P. Hayes, V. Sathe, L. Ceze, Energy-efficient hybrid stochastic-binary neural
+    networks for near-sensor computing, DATE 2017.
+
+    Examples
+    --------
+    >>> import scgpu
+    >>> a, b = (scgpu.Bitstream.from_bits(bits, device="cpu") for bits in ([1, 1, 0, 1, 0], [1, 0, 0, 0, 1]))
+    >>> scgpu.toggle_add(a, b).bits().tolist()
+    [1, 0, 0, 1, 0]
+    """
+    _alike("toggle_add", {"a": a, "b": b}, ("length", "shape", "polarity"))
+    return _toggle_adder().run(a, b)[0]

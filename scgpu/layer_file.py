@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,7 @@ def network_of(
     options: Sequence[Mapping[str, Any]],
     activations: Sequence[Activation],
     device: str | int | Device,
+    on_device_loss: Literal["failover", "raise"] | None = None,
 ) -> Network:
     """A network of layers that are given by their arguments, without making them twice."""
     placements = []
@@ -134,17 +135,20 @@ def network_of(
         shape = Shape(one["n_inputs"], one["n_neurons"], one["length"], one["max_batch"], shared)
         placements.append(place(device, shape))
     chosen = common_device(placements)
-    layers = [DenseLayer(**{**one, "tensor_id": index}, device=chosen) for index, one in enumerate(options)]
+    layers = [
+        DenseLayer(**{**one, "tensor_id": index}, device=chosen, on_device_loss=on_device_loss)
+        for index, one in enumerate(options)
+    ]
     return made._of(layers, activations, placements[0].automatic)
 
 
 def unpickled_layer(made: type[DenseLayer], options: dict[str, Any], choice: DeviceChoice) -> DenseLayer:
     """A layer as `DenseLayer.__reduce__` describes it."""
-    return made(**options, device=selector_of(choice))
+    return made(**options, device=selector_of(choice), on_device_loss=choice.on_device_loss)
 
 
 def unpickled_network(
     made: type[Network], options: list[dict[str, Any]], activations: list[Activation], choice: DeviceChoice
 ) -> Network:
     """A network as `Network.__reduce__` describes it."""
-    return network_of(made, options, activations, selector_of(choice))
+    return network_of(made, options, activations, selector_of(choice), choice.on_device_loss)

@@ -6,17 +6,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from scgpu import arguments
 from scgpu.backend import Device, require_host_memory
-from scgpu.bitstream import Bitstream
+from scgpu.bitstream import Bitstream, Part, part_ranges
+from scgpu.compare import compare_step
+from scgpu.devices import backend_for
 
 WIDTH = 16
 PERIOD = 2**WIDTH - 1
 DEFAULT_SEED = 0xACE1
-BITS_AT_ONCE = 1 << 22  # states that are compared together: 16 MiB of them
+ALWAYS = 0xFFFF_FFFF  # the threshold that all numbers are below
 
 
 class Orbit(NamedTuple):
@@ -284,7 +285,7 @@ def lfsr_streams(
     seed : int
         0 to 2**32 - 1.
     device : str, int or Device
-        Where to put them. They are made on the host, the same ones for every device.
+        Where they are made, by operation compare; the same ones everywhere.
 
     Returns
     -------
@@ -311,19 +312,35 @@ def lfsr_streams(
     values = arguments.probabilities("p", p)
     if values.ndim != 1:
         raise ValueError(f"p must have shape (n,); got {values.shape}")
-    thresholds = np.rint(values * 2.0**WIDTH).astype(np.uint32)
+    below = np.rint(values * 2.0**WIDTH).astype(np.uint64) << np.uint64(32 - WIDTH)
+    thresholds = np.minimum(below, ALWAYS).astype("<u4")
     first = (np.uint64(seed) + np.arange(values.size, dtype=np.uint64)) & np.uint64(0xFFFF)
-    words = np.zeros((values.size, -(-length // 64)), "<u8")
-    octets = words.view(np.uint8)[:, : -(-length // 8)]
-    at_once = max(1, BITS_AT_ONCE // length)
-    # np.tile makes the bits of whole periods before they are cut to the length.
-    require_host_memory(words.nbytes + min(at_once, values.size) * (2 * length + 5 * min(length, PERIOD)))
-    states, place = orbit()
-    windows = sliding_window_view(states, min(length, PERIOD))
-    phases = place[np.maximum(first, 1).astype(np.int64)]
-    for begin in range(0, values.size, at_once):
-        rows = slice(begin, begin + at_once)
-        bits = windows[phases[rows]] < thresholds[rows, None]
-        whole = np.tile(bits, (1, -(-length // PERIOD)))[:, :length]
-        octets[rows] = np.packbits(whole, axis=1, bitorder="little")
-    return Bitstream.from_words(words, length, device=device)
+    places = np.zeros((values.size, 2), "<u4")
+    places[:, 1] = orbit().place[np.maximum(first, 1).astype(np.int64)]
+    backend = backend_for(device)
+    hashable: Any = backend  # a protocol's objects have hashes, but mypy does not believe it
+    parts = []
+    for begin, end in part_ranges(backend, values.shape, length):
+        words = backend.empty("u64", (end - begin) * -(-length // 64))
+        if begin < end:
+            step = compare_step(
+                backend.upload(thresholds[begin:end]),
+                backend.upload(places[begin:end]),
+                _numbers(hashable),
+                words,
+                sample_count=1,
+                stream_count=end - begin,
+                length=length,
+                period=PERIOD,
+                sequence_count=1,
+                place_stride=1,
+            )
+            backend.execute([step])
+        parts.append(Part(begin, end, words))
+    return Bitstream(backend, parts, values.shape, length, "unipolar")
+
+
+@lru_cache(maxsize=8)
+def _numbers(backend: Any) -> Any:
+    """All states on a device, in the highest bits of 32, where the last calls left them."""
+    return backend.upload(orbit().states[:PERIOD] << np.uint32(32 - WIDTH))

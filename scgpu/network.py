@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,7 @@ from scgpu.activation import Activation
 from scgpu.backend import Device
 from scgpu.batches import counts_in_batches
 from scgpu.dense import DenseLayer
-from scgpu.device_choice import AUTO, choice_of
+from scgpu.device_choice import choice_of
 from scgpu.pipeline import Pending, submit_stack
 from scgpu.placement import common_device
 
@@ -95,8 +95,11 @@ class Network:
                 raise ValueError(
                     f"layers[{index}] must be on one device with the other layers, {device}; got {layer.device}"
                 )
+        losses = {layer._form.device.on_device_loss for layer in given}
+        loss: Literal["failover", "raise"] = "raise" if "raise" in losses else "failover"
         self.layers = [
-            DenseLayer(**{**layer._options(), "tensor_id": index}, device=device) for index, layer in enumerate(given)
+            DenseLayer(**{**layer._options(), "tensor_id": index}, device=device, on_device_loss=loss)
+            for index, layer in enumerate(given)
         ]
         self._automatic = all(layer.placement.automatic for layer in given)
 
@@ -182,7 +185,7 @@ class Network:
         from scgpu import layer_file
 
         options = [layer._options() for layer in self.layers]
-        choice = AUTO if self._automatic else choice_of(self.device)
+        choice = choice_of(self.layers[0]._form.device, self._automatic)
         return layer_file.unpickled_network, (type(self), options, self.activations, choice)
 
     def __copy__(self) -> Self:

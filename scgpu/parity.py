@@ -104,7 +104,7 @@ def _philox(rng: Rng) -> Case:
 
 def _encode(rng: Rng) -> Case:
     word_count, tail_bits = _length(rng)
-    samples, streams, offset = (int(rng.integers(1, high)) for high in (5, 13, 40))
+    samples, streams, offset = int(rng.integers(1, 5)), int(rng.integers(1, 13)), int(rng.choice((0, 1, 39)))
     thresholds = np.where(
         rng.random(offset + samples * streams) < 0.5,
         rng.choice(np.array(THRESHOLDS, np.uint32), offset + samples * streams),
@@ -256,9 +256,12 @@ def _bitwise(rng: Rng) -> Case:
         "stream_count": streams,
         "word_count": word_count,
         "tail_bits": tail_bits,
+        "source_word": int(rng.choice((0, 0, 3))),
+        "first_word": int(rng.choice((0, 0, 5))),
     }
+    size = params["source_word"] + streams * word_count
     inputs: dict[str, NDArray[Any]] = {
-        name: _streams(rng, streams, word_count, tail_bits) for name in ("left", "right")
+        name: rng.integers(0, 2**64, size, dtype=np.uint64) for name in ("left", "right")
     }
     return make_case("bitwise", params, inputs)
 
@@ -274,6 +277,65 @@ def _delay(rng: Rng) -> Case:
         "bit_shift": int(rng.choice((0, 1, 31, 32, 33, 63, int(rng.integers(64))))),
     }
     return make_case("delay", params, {"words": _streams(rng, streams, word_count, tail_bits)})
+
+
+def _some_words(rng: Rng, word_count: int) -> dict[str, int]:
+    """Words of a stream that one call goes through: all of them, or a part."""
+    begin, end = sorted(int(i) for i in rng.integers(0, word_count + 1, 2))
+    if rng.random() < 0.5:
+        begin, end = 0, word_count
+    return {"word_begin": begin, "word_end": end}
+
+
+def _accumulate(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    streams, inputs = int(rng.choice((1, 2, 5, 16, 17, 40))), int(rng.choice((1, 2, 3, 7, 16, 255, 256, 300)))
+    if inputs > 100:
+        word_count, streams = min(word_count, 3), min(streams, 5)
+    shift = int(rng.integers(2))
+    scale = int(rng.integers(1, inputs, endpoint=True)) << shift
+    params = {
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        **_some_words(rng, word_count),
+        "input_count": inputs,
+        "input_stride": streams + int(rng.choice((0, 0, 3))),
+        "first_word": int(rng.choice((0, 0, 2))),
+        "shift": shift,
+        "offset": int(rng.choice((0, inputs, inputs // 2))),
+        "scale": scale,
+        "limit": int(rng.choice((scale, scale + 1, 2 * scale, 1000 + scale, 2**30))),
+    }
+    sizes = OPS["accumulate"].sizes(*params.values())
+    rare = rng.integers(0, 2**64, sizes[0], dtype=np.uint64)
+    given: dict[str, NDArray[Any]] = {
+        "inputs": rng.integers(0, 2**64, sizes[0], dtype=np.uint64) & (rare if rng.random() < 0.5 else ~np.uint64(0)),
+        "numbers": rng.integers(-scale, params["limit"], streams) if rng.random() < 0.5 else np.zeros(streams, int),
+    }
+    return make_case("accumulate", params, given)
+
+
+def _conditional(rng: Rng) -> Case:
+    word_count, tail_bits = _length(rng)
+    streams, period = int(rng.integers(1, 40)), int(rng.choice((1, 2, 7, 31, 32, 33, 63, 64, 65, 100, 255, 256, 1000)))
+    params = {
+        "stream_count": streams,
+        "word_count": word_count,
+        "tail_bits": tail_bits,
+        **_some_words(rng, word_count),
+        "period": period,
+        "bipolar": int(rng.integers(2)),
+        "first_input": int(rng.choice((0, 0, 2))),
+        "first_weight": int(rng.choice((0, 0, 3))),
+    }
+    rows = -(-period // 64)
+    inputs: dict[str, NDArray[Any]] = {
+        "inputs": _streams(rng, params["first_input"] + streams, word_count, tail_bits),
+        "weights": _streams(rng, params["first_weight"] + streams, rows, period - 64 * (rows - 1)),
+        "places": rng.choice(np.array((0, period - 1, int(rng.integers(period)))), 2 * streams),
+    }
+    return make_case("conditional", params, inputs)
 
 
 def _rows(rng: Rng) -> dict[str, int]:
@@ -396,7 +458,7 @@ def _drive(rng: Rng) -> Case:
     of_array = int(rng.choice((0, 0, 100, 1200)))
     params = {
         "neuron_count": neurons,
-        "step_offset": int(rng.integers(200)),
+        "step_offset": int(rng.choice((0, max(of_array - steps, 0), int(rng.integers(200))))),
         "step_count": steps,
         "slot_count": int(rng.choice((1, 2, 15, 64, 100))),
         "constant_stride": int(rng.integers(2)),
@@ -566,17 +628,14 @@ def _poisson(rng: Rng) -> Case:
 def _fsm(rng: Rng) -> Case:
     word_count, tail_bits = _length(rng)
     streams, inputs, outputs = (int(rng.integers(1, high)) for high in (40, 4, 3))
+    streams += int(rng.choice((0, 0, 64)))  # so many go side by side where loads can be gathered
     # from tables that a kernel may widen to several bits at once to those of the largest machine
     states = int(rng.choice((1, 2, 5, 16, 32, 33, 200, 600, 3000, 2**16)))
-    begin, end = sorted(int(i) for i in rng.integers(0, word_count + 1, 2))
-    if rng.random() < 0.5:
-        begin, end = 0, word_count
     params = {
         "stream_count": streams,
         "word_count": word_count,
         "tail_bits": tail_bits,
-        "word_begin": begin,
-        "word_end": end,
+        **_some_words(rng, word_count),
         "input_count": inputs,
         "output_count": outputs,
         "state_count": states,
@@ -602,6 +661,8 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "count": _count,
     "bitwise": _bitwise,
     "delay": _delay,
+    "accumulate": _accumulate,
+    "conditional": _conditional,
     "pack": _pack,
     "unpack": _unpack,
     "activation": _activation,

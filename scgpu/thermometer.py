@@ -63,6 +63,8 @@ def thermometer(
 
 def _first_ones(counts: NDArray[np.int64], word_count: int) -> NDArray[np.uint64]:
     """Words of streams of so many ones, shape (..., word_count)."""
+    if 64 * word_count + 1 < counts.size:  # each number that occurs once
+        return np.take(_first_ones(np.arange(64 * word_count + 1), word_count), counts, axis=0)
     in_word = np.clip(counts[..., None] - 64 * np.arange(word_count), 0, 64)
     words: NDArray[np.uint64] = _LOW_ONES[in_word]
     return words

@@ -1,4 +1,4 @@
-"""Units of UnarySim over all their operands: multiplication, division, square root, ReLU.
+"""Units of UnarySim over all their operands: multiplication, division, square root, ReLU, series.
 
 The operands, the generators, their dimensions and what an error is are those of the notebooks under
 ``sw/test/kernel`` of UnarySim (github.com/diwu1990/UnarySim, 2020): values of 8 bits, streams of 256 bits.
@@ -21,13 +21,19 @@ from scgpu.conditional import conditional_layer
 from scgpu.encode import encode
 from scgpu.fsm import StateMachine, relu
 from scgpu.pairs import pair_counts
-from scgpu.sng import Numbers, NumberTable, sobol_directions, sobol_points
-from scgpu.thermometer import thermometer
+from scgpu.philox import philox4x32
+from scgpu.sng import PURPOSE_COUNT, Lfsr, Numbers, NumberTable, sobol_directions, sobol_points
 
 LENGTH = 256
 DRAWN = 10_000  # pairs of operands that a notebook on multiplication draws
 DIMENSIONS = 100  # those on other units go through the first hundred dimensions instead
 LAST_DIMENSION = -1  # number 1111, the second operand of Gaines multiplication
+DRAWS = 500  # of numbers at random
+# What pylfsr draws from: primitive polynomials of degree 8, one of each pair of reciprocals.
+PYLFSR_TAPS = (
+    *((8, 4, 3, 2), (8, 5, 3, 1), (8, 6, 4, 3, 2, 1), (8, 6, 5, 1), (8, 6, 5, 2), (8, 6, 5, 3)),
+    *((8, 7, 6, 1), (8, 7, 6, 5, 2, 1)),
+)
 
 
 class Measured(NamedTuple):
@@ -37,9 +43,14 @@ class Measured(NamedTuple):
     sampling: float
 
 
-def _torch_numbers(dimension: int, count: int = LENGTH) -> Numbers:
+def torch_numbers(dimension: int, count: int = LENGTH) -> Numbers:
     """What torch's Sobol engine of 2020 draws: direction numbers of 2003, and not the point 0."""
     return sobol_points(sobol_directions("joe_kuo_2003.txt")[dimension], count + 1)[1:]
+
+
+def row_for_each_stream(numbers: NDArray[np.integer]) -> NumberTable:
+    """A generator whose row i is followed by stream i of an input with tensor id and seed 0."""
+    return NumberTable(np.repeat(numbers, PURPOSE_COUNT, axis=0), sharing="stream")
 
 
 def _streams(levels: NDArray[np.int64], dimension: int, polarity: Polarity, device: str | int | Device) -> Bitstream:
@@ -50,7 +61,7 @@ def _streams(levels: NDArray[np.int64], dimension: int, polarity: Polarity, devi
         LENGTH,
         resolution=8,
         polarity=polarity,
-        sng=NumberTable(_torch_numbers(dimension)),
+        sng=NumberTable(torch_numbers(dimension)),
         device=device,
     )
 
@@ -87,26 +98,47 @@ def _over_dimensions(errors_of: Callable[[int], NDArray[np.float64]]) -> float:
     return math.sqrt(np.mean([np.square(errors_of(dimension)).mean() for dimension in range(DIMENSIONS)]))
 
 
+def _counted(state: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ones in a register below whose bits lies the newest result, which is not yet counted."""
+    ones: NDArray[np.int64] = np.bitwise_count(state >> 1).astype(np.int64)
+    return ones
+
+
+def _without_old_ones(state: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
+    """The register without the ones that decide nothing.
+
+    Only whether half of its bits are ones matters. Where half of them are newer than a bit, half of them
+    still are until it is lost, whatever it was.
+    """
+    kept = state & 1
+    for bit in range(1, depth + 1):
+        kept |= state & np.where(_counted(kept) < depth // 2, 1 << bit, 0)
+    return kept
+
+
 @cache
 def _relu_register(depth: int) -> StateMachine:
     """ReLU that is 1 while fewer than half of the last results are, the very last of them not yet counted."""
-    state, x = np.indices((2 << depth, 2))
-    counted = np.bitwise_count(state >> 1)
-    result = x | (counted < depth / 2)
-    start = sum(1 << bit for bit in range(0, depth, 2))
-    return StateMachine(state << 1 & (2 << depth) - 1 | result, result, initial=start)
+    start = np.array([sum(1 << bit for bit in range(0, depth, 2))])
+    reached, new = start, start
+    while new.size:  # 48,620 states for 16 bits, of 2**17 that there are
+        free = new[_counted(new) >= depth // 2]  # to write a 0
+        shifted = np.concatenate([free << 1, new << 1 | 1]) & (2 << depth) - 1
+        new = np.setdiff1d(_without_old_ones(shifted, depth), reached)
+        reached = np.union1d(reached, new)
+    result = np.arange(2) | (_counted(reached) < depth // 2)[:, None]
+    after = _without_old_ones(reached[:, None] << 1 & (2 << depth) - 1 | result, depth)
+    return StateMachine(np.searchsorted(reached, after), result, initial=int(np.searchsorted(reached, start)[0]))
 
 
-def rectification(unit: str, device: str | int | Device = "auto") -> float:
-    """ReLU of the 257 bipolar values, by a "counter" of 5 bits or a "register" of 4: root of the mean square error."""
+def rectification(unit: str, bits: int, device: str | int | Device = "auto") -> float:
+    """ReLU of the 257 bipolar values, by a "counter" or a "register" of so many bits: root of the mean square error."""
     levels = np.arange(LENGTH + 1)
     expected = np.maximum(2 * levels / LENGTH - 1, 0)
-    first = thermometer(np.ones(levels.size, np.int64), LENGTH, polarity="bipolar", device=device)
 
     def errors(dimension: int) -> NDArray[np.float64]:
         x = _streams(levels, dimension, "bipolar", device)
-        # the first result of the register is 1
-        result = relu(x, 5) if unit == "counter" else _relu_register(4).run(x | first)[0]
+        result = relu(x, bits) if unit == "counter" else _relu_register(bits).run(x)[0]
         return result.value() - expected
 
     return _over_dimensions(errors)
@@ -132,54 +164,120 @@ def _root(unit: str, polarity: Polarity) -> StateMachine:
     return StateMachine(owed << 3 | quotient << 2 | 1 - odd << 1 | quotient, root)
 
 
+@cache
+def _emitting_root(polarity: Polarity) -> StateMachine:
+    """Square root by emitted bits: results of 1 whose fourth-last was 0 are added to what comes in, as ones."""
+    held, register, emitted = 5, 16, 2  # what waits to be a result is at most 4
+    owed, waiting, last, more, x = np.indices((LENGTH + 1 if polarity == "bipolar" else 1, held, register, emitted, 2))
+    total = waiting + more + x
+    result = (total > 0).astype(np.int64)
+    owed, y = _to_unipolar(owed, result) if polarity == "bipolar" else (owed, result)
+    waiting, more = np.minimum(total - result, held - 1), 1 - (last >> 3) & y
+    state = ((owed * held + waiting) * register + (last << 1 & 15 | result)) * emitted + more
+    return StateMachine(state.reshape(-1, 2), result.reshape(-1, 2), initial=0b1010 * emitted)
+
+
 def root(unit: str, polarity: Polarity, device: str | int | Device = "auto") -> float:
-    """Square root of all values from 0 to 1 by "JK" or "plain" bit insertion: root of the mean square error."""
+    """Square root of all values from 0 to 1 by "JK", "plain" or "emitted" bits: root of the mean square error."""
     levels = np.arange(LENGTH // 2 if polarity == "bipolar" else 0, LENGTH + 1)
     expected = np.sqrt(2 * levels / LENGTH - 1 if polarity == "bipolar" else levels / LENGTH)
-    machine = _root(unit, polarity)
+    machine = _emitting_root(polarity) if unit == "emitted" else _root(unit, polarity)
     return _over_dimensions(lambda d: machine.run(_streams(levels, d, polarity, device))[0].value() - expected)
 
 
-@cache
-def _delay() -> StateMachine:
-    return StateMachine([[0, 1], [0, 1]], [0, 1])
+def _series(function: str, x: Bitstream, constant: Callable[[int, int], Bitstream]) -> NDArray[np.float64]:
+    """Errors of the gates of the series of "tanh" or "exp" (of -x).
 
-
-def _delayed(x: Bitstream, times: int) -> list[Bitstream]:
-    """A stream, and the same by 1, 2, .. bits later."""
-    streams = [x]
-    for _ in range(times):
-        streams += _delay().run(streams[-1])
-    return streams
-
-
-def series(function: str, device: str | int | Device = "auto") -> float:
-    """Gates of the series of "tanh" or "exp" (of -x), of the 257 unipolar values: root of the mean square error.
+    ``constant(k, level)`` makes the streams of the k-th constant, of so many 256ths.
 
     K. Parhi, Y. Liu: Computing arithmetic functions using stochastic logic by series expansion. IEEE Transactions on
     Emerging Topics in Computing, 2017. Figures 10 and 12.
     """
+    tanh = function == "tanh"
+    coefficients = (62 / 153, 17 / 42, 2 / 5, 1 / 3) if tanh else (1 / 5, 1 / 4, 1 / 3, 1 / 2)
+    first = x & x.delayed(4) if tanh else x
+    gates = None
+    for k, coefficient in enumerate(coefficients):
+        term = first.delayed(k) & constant(k, round(coefficient * LENGTH))
+        gates = ~(term if gates is None else gates & term)
+    assert gates is not None
     levels = np.arange(LENGTH + 1)
-    coefficients = (62 / 153, 17 / 42, 2 / 5, 1 / 3) if function == "tanh" else (1 / 5, 1 / 4, 1 / 3, 1 / 2)
-    expected = np.tanh(levels / LENGTH) if function == "tanh" else np.exp(-levels / LENGTH)
+    expected = np.tanh(levels / LENGTH) if tanh else np.exp(-levels / LENGTH)
+    values = (gates & x.delayed(8) if tanh else ~(gates & x.delayed(4))).value()
+    return values - expected.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def series(function: str, device: str | int | Device = "auto") -> float:
+    """Gates of a series, "tanh" or "exp", of the 257 unipolar values, from Sobol: root of the mean square error."""
+    levels = np.arange(LENGTH + 1)
 
     def errors(dimension: int) -> NDArray[np.float64]:
-        x = _delayed(_streams(levels, dimension, "unipolar", device), 8)
-        factors = _delayed(x[0] & x[4], 3) if function == "tanh" else x[:4]
-        gates = None
-        for k, (factor, coefficient) in enumerate(zip(factors, coefficients, strict=True)):
-            constant = np.full(levels.size, round(coefficient * LENGTH))
-            term = factor & _streams(constant, dimension + k, "unipolar", device)
-            gates = ~(term if gates is None else gates & term)
-        assert gates is not None
-        return (gates & x[8] if function == "tanh" else ~(gates & x[4])).value() - expected
+        def streams(k: int, level: int | NDArray[np.int64]) -> Bitstream:
+            return _streams(np.broadcast_to(level, levels.shape), dimension + k, "unipolar", device)
+
+        return _series(function, streams(0, levels), streams)
 
     return _over_dimensions(errors)
 
 
+def _random_words(draw: int, *shape: int) -> NDArray[np.int64]:
+    counters = np.zeros((math.prod(shape) // 4, 4), np.int64)
+    counters[:, 0], counters[:, 1] = np.arange(len(counters)), draw
+    return philox4x32(counters, [0, 0], device="numpy").astype(np.int64).reshape(shape)
+
+
+def _registers() -> NDArray[np.int64]:
+    """A period of each register of 8 bits that is drawn from, shape (8, 255)."""
+    # to the left, and read from the other end, is what pylfsr does
+    periods = [Lfsr(8, taps=taps, start=1).numbers(0, LENGTH - 1, seed=0) >> np.uint32(24) for taps in PYLFSR_TAPS]
+    bits = np.unpackbits(np.array(periods, np.uint8)[..., None], axis=-1, bitorder="little")
+    return np.packbits(bits, axis=-1)[..., 0].astype(np.int64)
+
+
+def _drawn(generator: str, draw: int) -> NDArray[np.int64]:
+    """Sequences of 256 numbers of 8 bits, drawn at random: permutations ("system"), or registers of 8 bits ("LFSR")."""
+    if generator == "system":
+        return np.argsort(_random_words(draw, DRAWS, LENGTH), axis=1, kind="stable")
+    polynomial, start = (_random_words(draw, DRAWS, 4)[:, :2] % (len(PYLFSR_TAPS), LENGTH - 1)).T
+    drawn: NDArray[np.int64] = _registers()[polynomial[:, None], (start[:, None] + np.arange(LENGTH)) % (LENGTH - 1)]
+    return drawn
+
+
+def _drawn_series(function: str, generator: str, dead: bool, device: str | int | Device) -> NDArray[np.float64]:
+    """Mean square error of each draw; ``dead``: the operand from a register in state 0, which never leaves it."""
+    levels = np.arange(LENGTH + 1)
+
+    def streams(draw: int, level: int | NDArray[np.int64], numbers: NDArray[np.int64]) -> Bitstream:
+        shares = np.broadcast_to(np.asarray(level)[..., None] / LENGTH, (levels.size, DRAWS))
+        return encode(shares, LENGTH, resolution=8, sng=row_for_each_stream(numbers << 24), device=device)
+
+    operand = np.zeros((DRAWS, LENGTH), np.int64) if dead else _drawn(generator, 0)
+    x = streams(0, levels, operand)
+    errors = _series(function, x, lambda k, level: streams(k, level, _drawn(generator, 1 + k)))
+    mean: NDArray[np.float64] = np.square(errors).mean(axis=0)
+    return mean
+
+
+def drawn_series(function: str, generator: str, dead: int = 0, device: str | int | Device = "auto") -> Measured:
+    """Gates of a series, "tanh" or "exp", of the 257 unipolar values, from numbers that are drawn at random.
+
+    The published ones are of a hundred draws, ours the mean of `DRAWS`. ``generator`` is "system" (permutations of the
+    numbers) or "LFSR" (registers that pylfsr draws: one of eight polynomials, a random state), ``dead`` how many of
+    the hundred registers of operands began in state 0, and so made only ones.
+    """
+    live = _drawn_series(function, generator, False, device)
+    mean, variance = live.mean(), live.var(ddof=1)
+    if dead:
+        stuck = _drawn_series(function, generator, True, device)
+        mean += (stuck.mean() - mean) * dead / DIMENSIONS
+        variance += (stuck.var(ddof=1) - variance) * dead / DIMENSIONS
+    rms = math.sqrt(mean)
+    return Measured(rms, math.sqrt(variance * (1 / DIMENSIONS + 1 / DRAWS)) / rms / 2)
+
+
 def _ticks(dimension: int, bits: int) -> NDArray[np.int64]:
     """Numbers of few bits for the times 0 .. 2**bits - 1, after which they begin again."""
-    return (_torch_numbers(dimension, 1 << bits) >> np.uint32(32 - bits)).astype(np.int64)
+    return (torch_numbers(dimension, 1 << bits) >> np.uint32(32 - bits)).astype(np.int64)
 
 
 @cache

@@ -1,5 +1,6 @@
 // bitwise: AND, OR, XOR of two bitstream tensors, NOT of one (`left`; `right` is ignored).
 // Work item: one invocation writes one 64-bit word
+// Layout:    words from source_word on of both make words from first_word on
 // Padding:   NOT clears the bits past the last one of a stream
 // Exactness: integer; equals cpu_ref/bitwise.zig bit for bit
 #import abi
@@ -18,20 +19,20 @@ fn bitwise(
     if (i >= params.stream_count * params.word_count) {
         return;
     }
-    let a = left[i];
-    let b = right[i];
+    let a = left[params.source_word + i];
+    let b = right[params.source_word + i];
     switch params.operation {
         case bit_and: {
-            result[i] = a & b;
+            result[params.first_word + i] = a & b;
         }
         case bit_or: {
-            result[i] = a | b;
+            result[params.first_word + i] = a | b;
         }
         case bit_xor: {
-            result[i] = a ^ b;
+            result[params.first_word + i] = a ^ b;
         }
         default: {
-            result[i] = ~a & tail_mask(i % params.word_count, params.word_count, params.tail_bits);
+            result[params.first_word + i] = ~a & tail_mask(i % params.word_count, params.word_count, params.tail_bits);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 A test that takes ``chosen`` runs once on each GPU adapter and each SIMD tier. Without a
 GPU adapter one of them fails, unless ``--no-gpu`` says that this is meant;
+so do the tests that need Valgrind without it, unless ``--no-valgrind`` does;
 ``SCGPU_EXPECT_ADAPTERS`` (comma-separated backends) says which adapters must be there.
 """
 
@@ -36,6 +37,7 @@ atexit.register(shutil.rmtree, os.environ["SCGPU_CACHE_DIR"], ignore_errors=True
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-gpu", action="store_true", help="run without any GPU adapter; only the CPU is tested")
+    parser.addoption("--no-valgrind", action="store_true", help="do not run the native kernels under Valgrind")
 
 
 def _missing_adapters() -> list[str]:
@@ -60,6 +62,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines.append("SIMD tiers NOT RUN (this processor cannot): " + ", ".join(untested))
     if config.getoption("--no-gpu"):
         lines.append("GPU adapters NOT RUN (--no-gpu)")
+    if config.getoption("--no-valgrind"):
+        lines.append("Valgrind NOT RUN (--no-valgrind)")
     return [*lines, *(f"missing: {problem}" for problem in scgpu.problems())]
 
 

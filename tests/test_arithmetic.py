@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scgpu
-from scgpu import arithmetic
 from scgpu.devices import backend_of
 
 LENGTHS = st.sampled_from((1, 63, 64, 65, 300))
@@ -100,6 +99,26 @@ def test_parallel_count_of_all_ones() -> None:
     assert "ParallelCount(inputs=39, planes=(Bitstream(" in repr(counted)
 
 
+@given(seed=st.integers(0, 2**32 - 1), pairs=st.integers(1, 9), length=LENGTHS, polarity=POLARITIES)
+def test_approximate_parallel_count(chosen: scgpu.Device, seed: int, pairs: int, length: int, polarity: Any) -> None:
+    bits, streams = streams_of(seed, 2 * pairs, (3, length), chosen, polarity)
+    counted = scgpu.approximate_parallel_count(streams)
+    gates = [bits[2 * k] & bits[2 * k + 1] if k % 2 else bits[2 * k] | bits[2 * k + 1] for k in range(pairs)]
+    assert counted.inputs == 2 * pairs and np.array_equal(counted.by_time(), 2 * np.sum(gates, axis=0))
+    assert np.array_equal(counted.total(), 2 * np.sum(gates, axis=(0, 2)))
+    assert all(plane.device == chosen and plane.polarity == polarity for plane in counted.planes)
+
+
+@pytest.mark.parametrize("number", [4, 8, 16])
+def test_approximate_parallel_count_of_all_inputs(number: int) -> None:
+    inputs = np.arange(1 << number) >> np.arange(number)[:, None] & 1
+    streams = [scgpu.Bitstream.from_bits(row, device="cpu") for row in inputs]
+    errors = scgpu.approximate_parallel_count(streams).by_time().astype(int) - inputs.sum(axis=0)
+    assert errors.mean() == 0 and errors.max() == -errors.min() == number // 4
+    assert np.square(errors).mean() == pytest.approx(number / 8, rel=1e-12)
+    assert np.mean(errors != 0) == pytest.approx(1 - math.comb(number // 2, number // 4) / 2 ** (number // 2))
+
+
 def stepped_add(bits: np.ndarray[Any, Any], scale: int, bipolar: bool, depth: int | None) -> list[int]:
     """The accumulator of `unary_add` for one sum, step by step in fractions."""
     held, out = Fraction(0), []
@@ -131,11 +150,9 @@ def test_unary_add_equals_a_stepped_accumulator(
         assert added.bits()[i, j].tolist() == stepped_add(bits[:, i, j], scale, polarity == "bipolar", depth)
 
 
-def test_unary_add_in_pieces_and_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    bits, streams = streams_of(4, 5, (7, 300), "cpu")
+def test_unary_add_in_closed_form(chosen: scgpu.Device) -> None:
+    bits, streams = streams_of(4, 5, (7, 300), chosen)
     whole = scgpu.unary_add(streams)
-    monkeypatch.setattr(arithmetic, "SUMS_AT_ONCE", 700)
-    assert scgpu.unary_add(streams) == whole
     # a queue that serves one at a time: what has come, less what waits
     arrived = np.cumsum(bits.sum(axis=0), axis=-1, dtype=np.int64) - np.arange(1, 301)
     served = np.arange(1, 301) + np.minimum(np.minimum.accumulate(arrived, axis=-1), 0)
@@ -274,6 +291,12 @@ def test_inputs_on_several_devices(chosen: scgpu.Device) -> None:
         (lambda a, b: scgpu.scaled_add([a, a], [1, np.inf]), ValueError, "weights must be finite"),
         (lambda a, b: scgpu.scaled_add([a, a], seed=-1), ValueError, "seed must be from 0"),
         (lambda a, b: scgpu.parallel_count(5), TypeError, "inputs must be a list of Bitstreams; got int"),
+        (
+            lambda a, b: scgpu.approximate_parallel_count([a] * 3),
+            ValueError,
+            "even number of Bitstreams; got 3. Add one",
+        ),
+        (lambda a, b: scgpu.approximate_parallel_count([]), ValueError, "at least one Bitstream"),
         (lambda a, b: scgpu.unary_add([a, a], scale=3), ValueError, "scale must be from 1 to 2; got 3"),
         (lambda a, b: scgpu.unary_add([a, a], scale=0), ValueError, "scale must be from 1 to 2; got 0"),
         (lambda a, b: scgpu.unary_add([a, a], depth=1), ValueError, "depth must be from 2 to 32; got 1"),

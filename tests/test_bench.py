@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(works, "MILLION", 6400)
     monkeypatch.setattr(works, "STEPS", 640)
     monkeypatch.setattr(works, "MACHINE_STREAMS", 9)
+    monkeypatch.setattr(works, "UNARY_SHAPE", (6, 3))
     monkeypatch.setattr(works, "NETWORK_STEPS", 100)
     monkeypatch.setattr(works, "BALANCED_NEURONS", 100)
 
@@ -78,7 +83,7 @@ def test_array_peers_count_what_we_count() -> None:
 def test_every_section_has_ours_and_ceilings(small: None, chosen: scgpu.Device) -> None:
     assert tuple(works.SECTIONS) == bench.SECTIONS
     rows = list(bench.run_cases(works.Bench(chosen, None, (peers.numpy_peer(),)), bench.SECTIONS, 0.0, 9.0))
-    assert len(rows) == 2 + 4 + 2 + 4 + 3 + 3 + 5 + 6 + 2
+    assert len(rows) == 2 + 4 + 2 + 4 + 3 + 3 + 5 + 6 + 7 + 2
     for row in rows:
         assert row.microseconds and row.ceiling and row.share and not row.skipped and row.device == str(chosen)
     assert all("numpy" in row.peers for row in rows if "prepacked" in row.section and "shared" not in row.section)
@@ -147,5 +152,83 @@ def test_engine_is_measured_where_it_is_installed(small: None) -> None:
         pytest.skip("sc_neurocore_engine is not installed (pip install 'scgpu[bench]')")
     rows = list(bench.run_cases(works.Bench(scgpu.device("cpu"), engine), bench.SECTIONS, 0.0, 9.0))
     alone = {f"1,000 numbers, {sng}" for sng in works.GENERATORS}
-    with_peer = [row for row in rows if not row.section.startswith(("networks", "state machines"))]
+    with_peer = [row for row in rows if not row.section.startswith(("networks", "state machines", "uGEMM"))]
     assert all(row.ratio(peers.ENGINE) for row in with_peer if row.name not in alone)
+
+
+class SteppedLayer:
+    """UnarySim's FSULinear by its definition, cycle by cycle, with NumPy for torch."""
+
+    off = 0  # what is wrong with its weights
+
+    def __init__(self, n_inputs: int, n_neurons: int, *, bias: bool, weight_ext: Any, hwcfg: Any, swcfg: Any) -> None:
+        assert not bias and hwcfg["width"] == 8 and hwcfg["rng"] == "Sobol" and hwcfg["scale"] == 1 and "btype" in swcfg
+        self.bipolar = hwcfg["mode"] == "bipolar"
+        self.levels = np.rint(256 * ((weight_ext + 1) / 2 if self.bipolar else weight_ext)) + self.off
+        self.limit = 2 ** (hwcfg["depth"] - 2)
+        self.numbers = np.array([int(f"{t ^ t >> 1:08b}"[::-1], 2) for t in range(256)])
+        self.places = np.zeros((2, n_neurons, n_inputs), int)
+        self.offset = (n_inputs - 1) / 2 if self.bipolar else 0.0
+        self.held = np.zeros(n_neurons)
+
+    def __call__(self, bits: Any) -> Any:
+        now = [self.levels > self.numbers[places] for places in self.places]
+        ones = (now[0] & (bits[0] == 1)).sum(axis=1)
+        if self.bipolar:
+            ones += (~now[1] & (bits[0] == 0)).sum(axis=1)
+        self.places += np.array([bits[0], 1 - bits[0]], int)[:, None]
+        self.held = np.clip(self.held + ones - self.offset, -self.limit, self.limit)
+        carries = self.held >= 1
+        self.held -= carries
+        return [carries]
+
+
+@pytest.fixture
+def unarysim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkout that has the layer of above, and a torch that is NumPy."""
+    torch = SimpleNamespace(
+        __version__="of NumPy",
+        float=float,
+        from_numpy=lambda array: array,
+        no_grad=contextlib.nullcontext,
+        stack=lambda rows: SimpleNamespace(numpy=lambda: np.stack(rows)),
+        set_num_threads=lambda threads: None,
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    folder = tmp_path / "UnarySim" / "kernel"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "__init__.py").write_text("from test_bench import SteppedLayer as FSULinear\n")
+    for name in ("UnarySim", "UnarySim.kernel"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield folder.parent
+    for name in ("UnarySim", "UnarySim.kernel"):
+        sys.modules.pop(name, None)
+
+
+def unary_layers(chosen: scgpu.Device, peer: Any) -> list[Row]:
+    rows = bench.run_cases(works.Bench(chosen, None, (), peer), ["unary"], 0.0, 9.0)
+    return [row for row in rows if "layer" in row.section]
+
+
+def test_unarysim_is_compared_bit_by_bit(small: None, chosen: scgpu.Device, unarysim: Path) -> None:
+    path = list(sys.path)
+    peer = peers.unarysim(unarysim, 1)
+    assert isinstance(peer, peers.UnarySim) and peer.name == "UnarySim (torch of NumPy)" and sys.path == path
+    rows = unary_layers(chosen, peer)
+    assert [row.name for row in rows] == ["unipolar", "bipolar"] and all(row.ratio("UnarySim") for row in rows)
+    kernel = SimpleNamespace(FSULinear=type("Wrong", (SteppedLayer,), {"off": 40}))
+    with pytest.raises(scgpu.ScgpuError, match="UnarySim's layer and ours differ in a bit"):
+        unary_layers(chosen, peers.UnarySim(peer.torch, kernel))
+
+
+def test_unarysim_that_is_not_there_is_told(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SCGPU_UNARYSIM", raising=False)
+    why = peers.unarysim(None, 1)
+    assert why == "not installed: give --unarysim, or set SCGPU_UNARYSIM, to a checkout of diwu1990/UnarySim"
+    monkeypatch.setenv("SCGPU_UNARYSIM", str(tmp_path))
+    other = peers.unarysim(None, 1)
+    assert isinstance(other, str) and other.startswith("not installed: No module named '")
+    rows = unary_layers(scgpu.device("cpu"), why)
+    assert len(rows) == 2 and all(row.skipped == {"UnarySim": why} and row.microseconds for row in rows)
+    assert f"Not measured: bipolar, UnarySim: {why}." in report.markdown(rows, report.machine([]))

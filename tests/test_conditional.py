@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import assert_parity
 from hypothesis import given
 from hypothesis import strategies as st
 
 import scgpu
+from scgpu.backend import Backend, Step
 from scgpu.devices import backend_of
 
 POLARITIES = st.sampled_from(("unipolar", "bipolar"))
@@ -52,6 +54,19 @@ def test_conditional_equals_a_stepped_oracle(
     assert product.bits().tolist() == expected
     counts = scgpu.conditional_counts(inputs, weights)
     assert counts.dtype == np.uint64 and np.array_equal(counts, np.sum(expected, axis=-1))
+
+
+def test_conditional_parity(chosen: scgpu.Device, oracle: Backend) -> None:
+    assert_parity("conditional", chosen, oracle, number=80)
+
+
+def test_conditional_keeps_its_places_between_long_calls(chosen: scgpu.Device) -> None:
+    # 2^17 bits: a GPU makes them in several passes; a marked weight bit turns up once in a period
+    length, period = 1 << 17, 1001
+    x = scgpu.Bitstream.from_bits(np.ones((1, length), np.uint8), device=chosen)
+    mark = np.arange(period)[None] == 1000
+    product = scgpu.conditional_product(x, scgpu.Bitstream.from_bits(mark, device=chosen))
+    assert np.flatnonzero(product.bits()[0]).tolist() == list(range(1000, length, period))
 
 
 @given(
@@ -112,6 +127,11 @@ def test_conditional_in_several_buffers(gpu: scgpu.Device, monkeypatch: pytest.M
     assert np.array_equal(scgpu.conditional_counts(a, b), expected[0])
     assert np.array_equal(scgpu.conditional_layer(a, b), expected[1])
     assert scgpu.conditional_product(a, b) == scgpu.conditional_product(x, w)
+    # weights in fewer buffers than the inputs, and none that they share
+    long = scgpu.Bitstream.from_bits(random_bits(3, 7, 3, 90), polarity="bipolar", device="numpy")
+    assert len(long.to(gpu)._parts) < len(a._parts)
+    assert scgpu.conditional_product(a, long.to(gpu)) == scgpu.conditional_product(x, long)
+    assert scgpu.conditional_product(long.to(gpu), a) == scgpu.conditional_product(long, x)
 
 
 @pytest.mark.parametrize("function", [scgpu.conditional_product, scgpu.conditional_counts, scgpu.conditional_layer])
@@ -133,3 +153,28 @@ def test_conditional_layer_rejects() -> None:
         scgpu.conditional_layer(a, a)
     with pytest.raises(ValueError, match="n_inputs must be from 1"):
         scgpu.conditional_layer(*[scgpu.thermometer(np.empty((3, 0), int), 70, device="cpu")] * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first_input": 1}, "inputs has 1 elements; 2 are needed"),
+        ({"first_weight": 1}, "weights has 2 elements; 4 are needed"),
+        ({"period": 129}, "weights has 2 elements; 3 are needed"),
+        ({"stream_count": 0, "word_count": 2**32}, "does not fit 32 bits"),
+    ],
+)
+def test_conditional_step_rejects(change: dict[str, int], message: str, chosen: scgpu.Device) -> None:
+    backend = backend_of(chosen)
+    params = {"stream_count": 1, "word_count": 1, "tail_bits": 64, "word_begin": 0, "word_end": 1, "period": 128}
+    params |= {"bipolar": 0, "first_input": 0, "first_weight": 0}
+    buffers = (backend.empty("u64", 1), backend.empty("u64", 2), backend.empty("u32", 2), backend.empty("u64", 1))
+    with pytest.raises(ValueError, match=message):
+        backend.execute([Step("conditional", {**params, **change}, buffers)])
+
+
+def test_conditional_product_has_a_longest_period() -> None:
+    x = scgpu.thermometer([1], 64, device="cpu")
+    long = scgpu.Bitstream(x._backend, x._parts, x.shape, 2**31 + 1, "unipolar")  # words that nobody looks at
+    with pytest.raises(ValueError, match="length of the weights must be from 1 to 2147483648; got 2147483649"):
+        scgpu.conditional_product(x, long)

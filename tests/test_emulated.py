@@ -1,4 +1,8 @@
-"""SIMD tiers of other processors, under an emulator (Debian: qemu-user), against the oracle."""
+"""SIMD tiers under an emulator, against the oracle: those of other processors, and all that Valgrind knows.
+
+Every buffer ends at a guard page (``cpu_ref/emulate.zig``), as long as the kernel may touch and no longer.
+Valgrind's memcheck also sees what depends on memory that nobody has written.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,34 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import build_cpu_ref
 import numpy as np
 import pytest
+from guard_pages import exact
 
 from scgpu import parity
 from scgpu._abi import OPS
 from scgpu.backend import Backend
 
-# tier -> emulator, Zig target, CPU. AVX-512 has no emulator in Debian.
+MEMCHECK = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=no")
+
+# name -> emulator, its Debian package, tier. AVX-512 has no emulator in Debian.
 EMULATED = {
-    "aarch64": ("qemu-aarch64", "aarch64-linux-none", build_cpu_ref.OTHER_TIERS["baseline"]),
-    "x86_64_v3": ("qemu-x86_64", "x86_64-linux-none", build_cpu_ref.X86_64_TIERS["x86_64_v3"]),
+    "aarch64": (("qemu-aarch64",), "qemu-user", "aarch64"),
+    "x86_64_v3": (("qemu-x86_64",), "qemu-user", "x86_64_v3"),
+    "memcheck-x86_64_v2": (MEMCHECK, "valgrind", "x86_64_v2"),
+    "memcheck-x86_64_v3": (MEMCHECK, "valgrind", "x86_64_v3"),
 }
 CASES = 25
+
+
+class EmulatorError(Exception):
+    """The program ended with a status other than 0: a crash, a refusal, or what memcheck found."""
+
 
 Runner = Callable[[list[parity.Case]], list[list[np.ndarray[Any, Any]]]]
 
@@ -36,24 +51,43 @@ def message(case: parity.Case) -> bytes:
     return b"".join(parts)
 
 
+@pytest.fixture(scope="module")
+def executable(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes the kernels of a tier a program, once."""
+
+    @cache
+    def build(tier: str) -> Path:
+        folder = tmp_path_factory.mktemp(tier)
+        (folder / "tier.zig").write_text(f'pub const name = "{tier}";\n')
+        if tier in build_cpu_ref.X86_64_TIERS:
+            flags = ["-target", "x86_64-linux-none", "-mcpu", build_cpu_ref.X86_64_TIERS[tier], "-fvalgrind"]
+        else:
+            flags = ["-target", f"{tier}-linux-none", "-mcpu", build_cpu_ref.OTHER_TIERS["baseline"]]
+        modules = ["--dep", "tier", f"-Mroot={build_cpu_ref.SOURCE / 'emulate.zig'}", f"-Mtier={folder / 'tier.zig'}"]
+        build_cpu_ref._zig("build-exe", "--name", "emulate", *flags, "-O", "fast", "-fstrip", *modules, cwd=folder)
+        return folder / "emulate"
+
+    return build
+
+
 @pytest.fixture(scope="module", params=EMULATED)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+def run(request: pytest.FixtureRequest, executable: Callable[[str], Path]) -> Runner:
     """Runs cases through the kernels of a tier, compiled for it and started in its emulator."""
-    emulator, target, cpu = EMULATED[request.param]
-    if not shutil.which(emulator):
-        if os.environ.get("SCGPU_EXPECT_EMULATED"):
-            pytest.fail(f"SCGPU_EXPECT_EMULATED is set and {emulator} is missing: apt install qemu-user")
-        pytest.skip(f"NOT RUN: tier {request.param} needs {emulator} (apt install qemu-user)")
-    folder: Path = tmp_path_factory.mktemp("emulated")
-    (folder / "tier.zig").write_text(f'pub const name = "{request.param}";\n')
-    flags = ["-target", target, "-mcpu", cpu, "-O", "fast", "-fstrip"]
-    modules = ["--dep", "tier", f"-Mroot={build_cpu_ref.SOURCE / 'emulate.zig'}", f"-Mtier={folder / 'tier.zig'}"]
-    build_cpu_ref._zig("build-exe", "--name", "emulate", *flags, *modules, cwd=folder)
+    emulator, package, tier = EMULATED[request.param]
+    if package == "valgrind" and request.config.getoption("--no-valgrind"):
+        pytest.skip(f"NOT RUN: {request.param} (--no-valgrind)")
+    if not shutil.which(emulator[0]):
+        if package == "valgrind" or os.environ.get("SCGPU_EXPECT_EMULATED"):
+            pytest.fail(f"{request.param} needs {emulator[0]}: apt install {package}")
+        pytest.skip(f"NOT RUN: tier {request.param} needs {emulator[0]} (apt install {package})")
+    program = executable(tier)
 
     def run_cases(cases: list[parity.Case]) -> list[list[np.ndarray[Any, Any]]]:
         done = subprocess.run(
-            [emulator, str(folder / "emulate")], input=b"".join(map(message, cases)), capture_output=True, check=True
+            [*emulator, str(program)], input=b"".join(map(message, cases)), capture_output=True, check=False
         )
+        if done.returncode:
+            raise EmulatorError(done.returncode, done.stderr.decode(errors="replace"))
         out, position = [], 0
         for case in cases:
             buffers = []
@@ -69,7 +103,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("op", OPS)
 def test_emulated_tier_parity(op: str, run: Runner, oracle: Backend) -> None:
-    cases = list(parity.cases(op, CASES, 2))
+    cases = [exact(case) for case in parity.cases(op, CASES, 2)]
     for case, got in zip(cases, run(cases), strict=True):
         assert parity.wrong_words(case, got, oracle) == 0, case
 
@@ -77,5 +111,5 @@ def test_emulated_tier_parity(op: str, run: Runner, oracle: Backend) -> None:
 def test_emulated_tier_refuses_short_buffers(run: Runner) -> None:
     case = next(parity.cases("count", 1, 0))
     short = parity.Case(case.op, {**case.params, "stream_count": case.params["stream_count"] + 1000}, case.buffers)
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(EmulatorError):
         run([short])

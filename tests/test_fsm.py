@@ -70,6 +70,18 @@ def test_fsm_equals_the_oracle_where_tables_of_several_bits_pay(
         assert got.device == chosen and got == right
 
 
+@pytest.mark.parametrize(("n_inputs", "n_outputs"), [(1, 1), (1, 2), (2, 1), (3, 2)])
+def test_fsm_of_large_machines_over_many_streams(chosen: scgpu.Device, n_inputs: int, n_outputs: int) -> None:
+    # look-ups of 64 streams, and of 32, are gathered where a processor can; 3 streams are left
+    machine = random_machine(n_inputs, 1 << 16, n_inputs, n_outputs)
+    for length in (64, 150):
+        inputs = random_streams(n_inputs, (99,), length, chosen)
+        states, expected = (np.arange(99, dtype=np.uint32) * 600 for _ in range(2))
+        results = machine.run(*inputs, states=states)
+        right = machine.run(*random_streams(n_inputs, (99,), length, "numpy"), states=expected)
+        assert results == right and np.array_equal(states, expected)
+
+
 @cache
 def long_run(device: scgpu.Device | str) -> scgpu.Bitstream:
     """Streams of more bits than software rasterisers allow loop trips to an invocation."""
@@ -269,6 +281,23 @@ def test_square_root_tends_to_the_root() -> None:
     assert scgpu.square_root(*(encoded([0.0]), select_for(encoded([0.0])))).count().tolist() == [0]
 
 
+def test_toggles_halve_exactly(chosen: scgpu.Device) -> None:
+    rng = np.random.default_rng(8)
+    a, b = (rng.random((2, 60, 130)) < rng.random((2, 60, 1))).astype(np.uint8)
+    x, y = (scgpu.Bitstream.from_bits(one, polarity="bipolar", device=chosen) for one in (a, b))
+    state, expected = np.zeros(60, np.uint8), np.empty_like(a)
+    for t in range(130):
+        expected[:, t] = np.where(a[:, t] == b[:, t], a[:, t], state)
+        state ^= a[:, t] ^ b[:, t]
+    added = scgpu.toggle_add(x, y)
+    assert added.polarity == "bipolar" and np.array_equal(added.bits(), expected)
+    assert np.array_equal(added.count(), (a.sum(axis=1) + b.sum(axis=1)) // 2)
+    u = scgpu.Bitstream.from_bits(a, device=chosen)
+    toggled = scgpu.t_flip_flop(u)
+    assert np.array_equal(toggled.bits(), (np.cumsum(a, axis=1) - a) % 2)
+    assert toggled == scgpu.jk_flip_flop(u, u) and np.array_equal((u & toggled).count(), a.sum(axis=1) // 2)
+
+
 def test_jk_flip_flop_tends_to_the_share() -> None:
     p, j, k = operands()
     assert np.abs(scgpu.jk_flip_flop(j, k).value() - p[0] / (p[0] + p[1])).max() < 0.01
@@ -341,6 +370,10 @@ def test_fsm_units_reject() -> None:
     for pair in (scgpu.divide, scgpu.jk_flip_flop):
         with pytest.raises(ValueError, match="needs unipolar streams; got bipolar ones"):
             pair(one, two)
+    with pytest.raises(ValueError, match="t_flip_flop needs unipolar streams; got bipolar ones"):
+        scgpu.t_flip_flop(two)
+    with pytest.raises(ValueError, match="toggle_add needs inputs of equal polarity"):
+        scgpu.toggle_add(one, two)
     for both in (scgpu.synchronise, scgpu.desynchronise):
         with pytest.raises(ValueError, match="equal polarity; a has 'unipolar', b has 'bipolar'"):
             both(one, two)

@@ -156,6 +156,17 @@ def test_another_machine_has_other_devices(gpu: scgpu.Device, monkeypatch: pytes
             pickle.loads(one)
 
 
+@pytest.mark.parametrize("device", ["auto", "gpu"])
+@pytest.mark.parametrize("loss", ["failover", "raise"])
+def test_what_the_loss_of_a_device_does_is_kept(device: str, loss: Any) -> None:
+    layer = scgpu.DenseLayer(5, 3, device=device, on_device_loss=loss)
+    network = scgpu.Network([layer, scgpu.DenseLayer(3, 2, device=device)])
+    for made in (layer, network):
+        for twin in (made, pickle.loads(pickle.dumps(made)), copy.copy(made)):
+            layers = twin.layers if isinstance(twin, scgpu.Network) else [twin]
+            assert {one._form.device.on_device_loss for one in layers} == {loss}
+
+
 def _counts(layer: Any) -> Any:
     return layer.counts(X, 5)
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scgpu
-from scgpu import backend, lfsr16
+from scgpu import backend
+from scgpu.devices import backend_of
 from scgpu.lfsr16 import lfsr_streams
 
 SEEDS = st.integers(1, 65535)
@@ -171,19 +172,29 @@ def test_lfsr_streams_match_golden(chosen: scgpu.Device, golden: dict[str, Any])
     seed=st.integers(0, 2**32 - 1) | st.sampled_from((0, 65535, 65536, 2**32 - 1)),
 )
 def test_lfsr_streams_equal_the_definition(p: list[float], length: int, seed: int) -> None:
-    made = lfsr_streams(p, length, seed, device="numpy").words.tolist()
-    assert made == [defined_words(one, length, (seed + i) % 65536 or 1) for i, one in enumerate(p)]
+    expected = [defined_words(one, length, (seed + i) % 65536 or 1) for i, one in enumerate(p)]
+    for device in ("numpy", "cpu"):
+        assert lfsr_streams(p, length, seed, device=device).words.tolist() == expected
 
 
-def test_lfsr_streams_repeat_after_a_period(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lfsr_streams_repeat_after_a_period(chosen: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     p, length = [0.3, 1.0, 0.0, 0.7], 2 * 65535 + 70
-    streams = lfsr_streams(p, length, 77, device="numpy")
+    streams = lfsr_streams(p, length, 77, device=chosen)
     bits = streams.bits()
     assert np.array_equal(bits[:, :65535], bits[:, 65535 : 2 * 65535])
     assert np.array_equal(bits[:, :70], bits[:, -70:])
     assert bits[:, :65535].sum(axis=1).tolist() == [max(round(65536 * one) - 1, 0) for one in p]
-    monkeypatch.setattr(lfsr16, "BITS_AT_ONCE", 2 * length)
-    assert lfsr_streams(p, length, 77, device="numpy") == streams
+    monkeypatch.setattr(backend_of(chosen), "largest_buffer", 2 * 8 * -(-length // 64))
+    split = lfsr_streams(p, length, 77, device=chosen)
+    assert len(split._parts) == 2 and split == streams
+
+
+def test_lfsr_streams_are_made_on_the_device(chosen: scgpu.Device) -> None:
+    lfsr_streams([0.5], 64, device=chosen)  # the states get there once
+    with scgpu.profile() as found:
+        lfsr_streams([0.5, 0.25], 1000, device=chosen)
+    assert [event.name for event in found.events if event.kind == "kernel"] == ["compare"]
+    assert lfsr_streams(np.empty(0), 100, device=chosen).shape == (0,)
 
 
 @pytest.mark.parametrize(

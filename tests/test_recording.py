@@ -211,7 +211,7 @@ def test_recording_rejects() -> None:
         Recording([record, record], **steps)
     with pytest.raises(ValueError, match="must be of the 130 steps from 8; 'exc' is of 130 from 7"):
         Recording([record], first_step=8, n_steps=130)
-    with pytest.raises(TypeError, match="PopulationRecord objects; got str"):
+    with pytest.raises(TypeError, match="records must be a sequence of PopulationRecord; got dict"):
         Recording({"exc": record}, **steps)  # type: ignore[arg-type]
     for wrong in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="step_seconds must be finite and above 0"):

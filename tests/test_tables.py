@@ -138,20 +138,100 @@ def test_sampling_error_is_that_of_random_operands() -> None:
     assert np.std(found) == pytest.approx(measured.sampling, rel=0.15)
 
 
-def test_units_are_as_published() -> None:
-    rows = [row for row in tables._units("cpu") if not row.sampling]
-    assert len(rows) == 12
+def test_units_are_as_published(capsys: pytest.CaptureFixture[str]) -> None:
+    made = list(tables._units("cpu"))
+    rows = [row for row in made if not row.sampling]
+    assert (len(made), len(rows)) == (23, 15)
     for row in rows:
         assert row.verdict == "all digits", row
+    for row in made:
+        assert row.verdict != "DIFFERS" and row.sampling < 0.06 * row.ours, row
+    tables._print(made)
+    page = (Path(__file__).parent.parent / "docs" / "tables.md").read_text()
+    assert all(line in page for line in capsys.readouterr().out.splitlines())
+
+
+def test_register_without_old_ones_is_the_register() -> None:
+    rng = np.random.default_rng(5)
+    bits = rng.random((300, 400)) < rng.random((300, 1))
+    register = [[i % 2 for i in range(16)] for _ in bits]  # the oldest result first
+    waiting = [1] * len(bits)  # the first result
+    expected = np.empty(bits.shape, np.uint8)
+    expected[:, 0] = 1
+    for t in range(1, bits.shape[1]):
+        for row, held in enumerate(register):
+            expected[row, t] = bits[row, t] or sum(held) < 8
+            held.append(waiting[row])
+            held.pop(0)
+            waiting[row] = int(expected[row, t])
+    machine = unary_units._relu_register(16)
+    x = scgpu.Bitstream.from_bits(bits.astype(np.uint8), polarity="bipolar", device="cpu")
+    assert machine.n_states == 48_620 and np.array_equal(machine.run(x)[0].bits(), expected)
+
+
+@pytest.mark.parametrize("polarity", POLARITIES)
+def test_emitting_root_is_that_of_its_words(polarity: Polarity) -> None:
+    rng = np.random.default_rng(6)
+    bits = (rng.random((200, 300)) < rng.random((200, 1))).astype(np.uint8)
+    expected = np.empty_like(bits)
+    for stream, out in zip(bits, expected, strict=True):
+        results = [1, 0, 1, 0]  # the last four, the newest at the end
+        waiting = emitted = owed = 0
+        for t, bit in enumerate(stream):
+            waiting += int(bit) + emitted
+            out[t] = waiting >= 1
+            waiting -= int(out[t])
+            if (
+                polarity == "bipolar"
+            ):  # +1 or -1 comes in; a 1 is written while the sum of them is above that of results
+                owed -= 2 * int(out[t]) - 1
+                one = int(owed < 0)
+                owed += one
+            else:
+                one = int(out[t])
+            emitted = one & (1 - results[0])
+            results = [*results[1:], int(out[t])]
+    streams = scgpu.Bitstream.from_bits(bits, polarity=polarity, device="cpu")
+    assert np.array_equal(unary_units._emitting_root(polarity).run(streams)[0].bits(), expected)
+
+
+def test_registers_are_those_that_pylfsr_draws() -> None:
+    found = unary_units._registers()
+    for period, taps in zip(found, unary_units.PYLFSR_TAPS, strict=True):
+        assert sorted(period) == list(range(1, 256))
+        state = [int(digit) for digit in f"{period[0]:08b}"]
+        for number in period:
+            assert int("".join(map(str, state)), 2) == number
+            state = [sum(state[tap - 1] for tap in taps) % 2, *state[:-1]]  # the new bit comes in front
+    drawn = unary_units._drawn("LFSR", 3)
+    assert drawn.shape == (500, 256) and np.array_equal(drawn[:, 0], drawn[:, 255])
+    assert len(np.unique(drawn[:, :9], axis=0)) > 420  # 500 draws of 8 * 255
+    assert np.array_equal(np.sort(unary_units._drawn("system", 0), axis=1), np.tile(np.arange(256), (500, 1)))
+    assert not np.array_equal(unary_units._drawn("system", 0), unary_units._drawn("system", 1))
+
+
+def test_drawn_series_is_the_mean_over_single_draws() -> None:
+    operand, *constants = (unary_units._drawn("LFSR", draw) for draw in range(5))
+    squares = unary_units._drawn_series("exp", "LFSR", False, "cpu")
+    for draw in (0, 17, 499):
+        x = (np.arange(257)[:, None] > operand[draw]).astype(np.int64)
+        later = [np.pad(x, ((0, 0), (k, 0)))[:, :256] for k in range(5)]
+        gates = np.ones_like(x)
+        for k, share in enumerate((1 / 5, 1 / 4, 1 / 3, 1 / 2)):
+            gates = 1 - (later[k] & (round(256 * share) > constants[k][draw]) & gates)
+        errors = (1 - (gates & later[4])).mean(axis=1) - np.exp(-np.arange(257) / 256)
+        assert squares[draw] == pytest.approx(np.square(errors).mean(), rel=1e-12)
 
 
 def test_units_are_the_same_on_every_device(chosen: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unary_units, "DIMENSIONS", 2)
     for function in ("tanh", "exp"):
         assert unary_units.series(function, chosen) == unary_units.series(function, "numpy")
-    for unit in ("counter", "register"):
-        assert unary_units.rectification(unit, chosen) == unary_units.rectification(unit, "numpy")
-    for unit in ("JK", "plain"):
+        drawn = unary_units.drawn_series(function, "LFSR", 1, chosen)
+        assert drawn == unary_units.drawn_series(function, "LFSR", 1, "cpu")
+    for unit, bits in (("counter", 5), ("register", 16)):
+        assert unary_units.rectification(unit, bits, chosen) == unary_units.rectification(unit, bits, "numpy")
+    for unit in ("emitted", "JK", "plain"):
         for polarity in POLARITIES:
             assert unary_units.root(unit, polarity, chosen) == unary_units.root(unit, polarity, "numpy")
 

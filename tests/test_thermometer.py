@@ -36,3 +36,9 @@ def test_thermometer_of_one_and_of_none() -> None:
 def test_thermometer_rejects(ones: Any, length: int, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         scgpu.thermometer(ones, length, device="cpu")
+
+
+def test_many_streams_are_those_of_few() -> None:
+    ones = np.random.default_rng(4).integers(0, 101, (7, 50))
+    many = scgpu.thermometer(ones, 100, device="cpu")
+    assert np.array_equal(many.bits(), np.arange(100) < ones[..., None])

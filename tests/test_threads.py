@@ -18,6 +18,23 @@ from scgpu.devices import backend_of
 from scgpu.parity import Case, make_case
 
 
+def unary_cases(rng: np.random.Generator) -> list[Case]:
+    """The same of the operations of uGEMM."""
+    params = {"stream_count": 1003, "word_count": 40, "tail_bits": 9, "word_begin": 1, "word_end": 40}
+    params |= {"input_count": 3, "input_stride": 1100, "first_word": 70}
+    params |= {"shift": 0, "offset": 1, "scale": 1, "limit": 40}
+    inputs = rng.integers(0, 2**64, OPS["accumulate"].sizes(*params.values())[0], dtype=np.uint64)
+    made = [make_case("accumulate", params, {"inputs": inputs, "numbers": rng.integers(-9, 9, 1003)})]
+    for bipolar in (0, 1):
+        params = {"stream_count": 1003, "word_count": 100, "tail_bits": 64, "word_begin": 0, "word_end": 100}
+        params |= {"period": 200, "bipolar": bipolar, "first_input": 4, "first_weight": 9}
+        weights = rng.integers(0, 2**64, (1012, 4), dtype=np.uint64)
+        weights[:, -1] &= np.uint64(0xFF)
+        arrays = {"inputs": rng.integers(0, 2**64, (1007, 100), dtype=np.uint64), "weights": weights}
+        made.append(make_case("conditional", params, {**arrays, "places": rng.integers(0, 200, 2006)}))
+    return made
+
+
 def large_cases() -> list[Case]:
     """Calls of every operation that are worth more than one thread, with odd sizes."""
     rng = np.random.default_rng(0)
@@ -67,7 +84,10 @@ def large_cases() -> list[Case]:
         made.append(make_case("unpack", params, {"words": words(3 + streams * word_count)}))
     for operation in range(4):
         params = {"operation": operation, "stream_count": 1003, "word_count": 201, "tail_bits": 9}
-        made.append(make_case("bitwise", params, {"left": words(1003, 201), "right": words(1003, 201)}))
+        params |= {"source_word": 5, "first_word": 7}
+        sides = {name: words(5 + 1003 * 201) for name in ("left", "right")}
+        made.append(make_case("bitwise", params, sides))
+    made += unary_cases(rng)
     late = {"stream_count": 1003, "word_count": 201, "tail_bits": 9, "word_shift": 2, "bit_shift": 7}
     made.append(make_case("delay", late, {"words": words(1003, 201)}))
     lif = {

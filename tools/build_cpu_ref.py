@@ -3,7 +3,7 @@
 Every SIMD tier is the same source (``kernels.zig``) compiled to an object for one CPU
 level; ``main.zig`` links them behind one function per operation.
 
-Usage: python tools/build_cpu_ref.py [--target TARGET] [--output FILE]
+Usage: python tools/build_cpu_ref.py [--target TARGET] [--output FILE] [--mode fast|safe|debug]
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ X86_64_TIERS = {
     "x86_64_v4_vpopcntdq": "x86_64_v4-prefer_256_bit+avx512vpopcntdq",
 }
 OTHER_TIERS = {"baseline": "baseline"}
+
+# In the modes that check themselves: Zig's own code generator, the default of debug, knows no
+# intrinsics of LLVM, and error traces would hand those another argument.
+CHECKED_FLAGS = ["-fllvm", "-fno-error-tracing"]
 
 ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
 # The wheel's platform tag (hatch_build.py) promises macOS 11; Zig's own default is the newest one but a few.
@@ -81,7 +85,7 @@ def build(output: Path, target: str | None = None, mode: str = "fast") -> None:
     target : str, optional
         Zig target triple; this machine's own by default.
     mode : {"fast", "safe", "debug"}
-        Zig optimisation mode.
+        Zig optimisation mode; ``safe`` and ``debug`` check every sum, cast and index, and abort.
 
     Raises
     ------
@@ -96,7 +100,9 @@ def build(output: Path, target: str | None = None, mode: str = "fast") -> None:
         raise BuildError(f"the Zig compiler is missing in {sys.executable}; run: pip install ziglang==0.17.1")
     target = target or native_target()
     tiers = X86_64_TIERS if target.startswith("x86_64") else OTHER_TIERS
-    flags = ["-target", target, "-O", mode, "-fPIC", *(["-fstrip"] if mode == "fast" else [])]
+    flags = ["-target", target, "-O", mode, "-fPIC", *([] if mode == "fast" else CHECKED_FLAGS)]
+    # Symbols double the time that the compiler takes.
+    flags += [] if mode == "debug" else ["-fstrip"]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)
@@ -137,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--target", help="Zig target triple (default: this machine)")
     parser.add_argument("--output", type=Path, help="library file to write (default: in scgpu/)")
-    parser.add_argument("--mode", choices=("fast", "safe", "debug"), default="fast")
+    parser.add_argument("--mode", choices=("fast", "safe", "debug"), default="fast", help="default: fast")
     arguments = parser.parse_args()
     try:
         target = arguments.target or native_target()

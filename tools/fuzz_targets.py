@@ -702,6 +702,14 @@ def _parallel(rng: Rng, device: str) -> Call:
     return apply, {"inputs": [bits(rng, device, 3) for _ in range(3)]}
 
 
+def _approximate(rng: Rng, device: str) -> Call:
+    def apply(inputs: Any) -> Any:
+        counted = scgpu.approximate_parallel_count(inputs)
+        return counted.total(), list(counted.planes)
+
+    return apply, {"inputs": [bits(rng, device, 3) for _ in range(4)]}
+
+
 def _exact(rng: Rng, device: str) -> Call:
     given = {"operands": [rng.random(3), rng.random(3)], "resolution": 3, "method": "rotation"}
     return scgpu.exact_operands, {**given, "polarity": "unipolar", "device": device}
@@ -982,6 +990,7 @@ TARGETS: dict[str, Target] = {
     "StdpSynapse": Target(_synapse, devices=False),
     "StdpSynapse.step": Target(_synapse_step, devices=False),
     "absolute_difference": two(scgpu.absolute_difference, "a", "b", polar=False),
+    "approximate_parallel_count": Target(_approximate, names=("streams",)),
     "available_backends": call(scgpu.available_backends, devices=False),
     "batch_lif_run": Target(_lif_run),
     "batch_lif_run_multi": Target(_lif_multi),
@@ -1047,6 +1056,8 @@ TARGETS: dict[str, Target] = {
     "stanh": one(scgpu.stanh, "x", n_states=8),
     "stuck_at": _faulty(scgpu.stuck_at, value=1, each="stream"),
     "synchronise": two(scgpu.synchronise, "a", "b", depth=2),
+    "t_flip_flop": two(scgpu.t_flip_flop, "t"),
+    "toggle_add": two(scgpu.toggle_add, "a", "b"),
     "thermometer": of_rng(
         scgpu.thermometer,
         ones=lambda rng: rng.integers(0, LENGTH, (2, 3)),

@@ -50,8 +50,9 @@ command -v "$python" >/dev/null || fail "there is no $python; install Python 3.1
 # --- System packages ------------------------------------------------------------------
 # The Vulkan loader with Mesa's drivers, and what wgpu's OpenGL adapter loads.
 packages='libvulkan1 mesa-vulkan-drivers libegl1 libgl1-mesa-dri'
-# The tests run the library of other processors too, and open windows on a display of their own.
-[ "$extra" = demo ] || packages="$packages qemu-user xvfb"
+# The tests run the library of other processors too, and some under memcheck, and open windows on a
+# display of their own.
+[ "$extra" = demo ] || packages="$packages qemu-user valgrind xvfb"
 
 missing=''
 if command -v dpkg-query >/dev/null; then

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Work = Callable[[], object]
 
 # Of scgpu.bench.works.SECTIONS, which is imported when a benchmark runs.
-SECTIONS = ("one-sample", "batch", "lengths", "shared", "encode", "packing", "neurons", "machines", "networks")
+SECTIONS = ("one-sample", "batch", "lengths", "shared", "encode", "packing", "neurons", "machines", "unary", "networks")
 LEAST_CALLS = 5
 
 
@@ -94,7 +94,7 @@ def measure(case: Case, chosen: Device, budget: Budget, seconds: float, longest:
     from scgpu.bench.report import Row
 
     works: dict[str, Work] = {}
-    skipped: dict[str, str] = {}
+    skipped: dict[str, str] = dict(case.absent)
     for who, make in {"ours": case.ours, **case.peers}.items():
         refusal = budget.refusal(f"{case.section.split(',')[0]} {who}", case.bits)
         if refusal:
@@ -164,6 +164,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--longest", type=float, default=10.0, help="leave out what takes longer a call (default: 10 s)"
     )
     parser.add_argument("--no-peers", action="store_true", help="measure scgpu alone")
+    parser.add_argument(
+        "--unarysim", type=Path, metavar="PATH", help="measure this checkout of UnarySim too (default: SCGPU_UNARYSIM)"
+    )
     parser.add_argument("--profile", action="store_true", help="also print a profile of one call of each work")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write that profile as a Chrome/Perfetto trace")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file ('-': print them)")
@@ -182,16 +185,18 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be more than 0; got {getattr(options, name)}")
     engine: peers.Engine | None = None
     arrays: tuple[peers.ArrayPeer, ...] = ()
+    unarysim: peers.UnarySim | str = ""
     if not options.no_peers:
         engine = peers.engine(num_threads())
         candidates = (peers.numpy_peer(), peers.cupy_peer(), peers.torch_peer())
         arrays = tuple(peer for peer in candidates if peer)
-    names = [peer.name for peer in (engine, *arrays) if peer]
+        unarysim = peers.unarysim(options.unarysim, num_threads())
+    names = [peer.name for peer in (engine, *arrays, unarysim) if peer and not isinstance(peer, str)]
     sections = options.section or SECTIONS
     rows: list[Row] = []
     profiles = ""
     for selector in options.device or ["auto"]:
-        bench = works.Bench(device(selector), engine, arrays)
+        bench = works.Bench(device(selector), engine, arrays, unarysim)
         rows += run_cases(bench, sections, options.seconds, options.longest)
         if options.profile or options.trace:
             profiles += f"\n{_profiled(bench, sections, options.trace)}\n"

@@ -2,14 +2,17 @@
 
 * sc-neurocore-engine (PyPI, Rust): layers, encoding, packing. Its encoders use 8-bit thresholds.
 * NumPy, CuPy and PyTorch: AND and population count of whole arrays.
+* UnarySim (github.com/diwu1990/UnarySim, needs PyTorch): layers of uGEMM, a checkout of which is named.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,3 +122,77 @@ def engine(threads: int) -> Engine | None:
         return Engine(importlib.import_module(ENGINE))
     except ImportError:
         return None
+
+
+UNARYSIM = "UnarySim"
+UNARYSIM_VARIABLE = "SCGPU_UNARYSIM"
+WIDTH = 8  # bits of its generators: a period is 2**8 bits
+
+
+@dataclass(frozen=True)
+class UnarySim:
+    """UnarySim's layers, and the torch that they run on."""
+
+    torch: Any
+    kernel: Any
+
+    @property
+    def name(self) -> str:
+        """With the version of torch."""
+        return f"{UNARYSIM} (torch {self.torch.__version__})"
+
+    def layer(
+        self, weights: NDArray[np.float64], bits: NDArray[np.uint8], mode: str, depth: int
+    ) -> Callable[[], NDArray[np.uint8]]:
+        """Work of a non-scaled layer that returns its output bits (time, neuron).
+
+        ``weights`` (neuron, input) are multiples of 2 / 2**WIDTH, ``bits`` (time, input) the input streams.
+        """
+        torch = self.torch
+        hwcfg = {"width": WIDTH, "mode": mode, "scale": 1, "depth": depth, "rng": "Sobol", "dimr": 1}
+        given = torch.from_numpy(bits.astype(np.float32))
+        n_neurons, n_inputs = weights.shape
+
+        def run() -> NDArray[np.uint8]:
+            # a layer keeps its places and its sum: a run begins with a new one
+            layer = self.kernel.FSULinear(
+                n_inputs,
+                n_neurons,
+                bias=False,
+                weight_ext=torch.from_numpy(weights.astype(np.float32)),
+                hwcfg=dict(hwcfg),
+                swcfg=dict.fromkeys(("btype", "rtype", "stype"), torch.float),
+            )
+            with torch.no_grad():
+                made = [layer(bit[None])[0] for bit in given]
+            found: NDArray[np.uint8] = torch.stack(made).numpy().astype(np.uint8)
+            return found
+
+        return run
+
+
+def unarysim(path: Path | None, threads: int) -> UnarySim | str:
+    """UnarySim from a checkout with so many threads, or why there is none.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The checkout, a folder of the name UnarySim, or the folder that has it; default: what the environment
+        variable SCGPU_UNARYSIM names.
+    threads : int
+        Threads of torch.
+    """
+    path = path or (Path(found) if (found := os.environ.get(UNARYSIM_VARIABLE)) else None)
+    if path is None:
+        return f"not installed: give --unarysim, or set {UNARYSIM_VARIABLE}, to a checkout of diwu1990/UnarySim"
+    folder = path.resolve()
+    sys.path.insert(0, str(folder.parent if folder.name == UNARYSIM else folder))
+    try:
+        torch = importlib.import_module("torch")
+        kernel = importlib.import_module("UnarySim.kernel")
+    except ImportError as error:
+        return f"not installed: {error}"
+    finally:
+        del sys.path[0]
+    torch.set_num_threads(threads)
+    return UnarySim(torch, kernel)

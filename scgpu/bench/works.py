@@ -9,20 +9,26 @@ from typing import Any
 import numpy as np
 
 from scgpu import ceiling
+from scgpu.arguments import Polarity
+from scgpu.arithmetic import unary_add
 from scgpu.backend import Device
 from scgpu.balanced_network import balanced_network
 from scgpu.bench import peers
 from scgpu.bench.peers import Work
+from scgpu.bitstream import Bitstream
+from scgpu.conditional import conditional_product
 from scgpu.count import popcount
 from scgpu.dense import DenseLayer
 from scgpu.drive import ConstantCurrent
 from scgpu.encode import encode
+from scgpu.errors import ScgpuError
 from scgpu.fsm import StateMachine, decorrelate, divide, relu, stanh, synchronise
+from scgpu.lfsr16 import lfsr_streams
 from scgpu.lif import batch_lif_run, batch_lif_run_multi, batch_lif_run_varying
 from scgpu.pack import pack
 from scgpu.population import LifParameters, Population
 from scgpu.sequence import SEQUENCES, SequenceName
-from scgpu.sng import SngName
+from scgpu.sng import NumberTable, SngName, sobol_directions, sobol_points
 from scgpu.spiking_network import SpikingNetwork
 from scgpu.unpack import unpack
 
@@ -35,6 +41,10 @@ SHARED = ((512, 256, 1024), (1000, 500, 4096))
 GENERATORS: tuple[SngName, ...] = ("sobol", "lfsr")
 MILLION = 1_000_000
 MACHINE_STREAMS = 1000
+PERIOD = 1 << peers.WIDTH  # bits of a weight's generator in uGEMM
+UNARY_SHAPE = (512, 256)
+POLARITIES: tuple[Polarity, ...] = ("unipolar", "bipolar")
+UNARY_DEPTH = 12
 NEURONS = 100
 STEPS = 100_000
 NETWORK_STEPS = 1000
@@ -60,6 +70,8 @@ class Case:
         The same for peers, by name.
     ceiling : callable
         Makes work that takes the machine's least time for the case, or gives that time in seconds.
+    absent : dict
+        Peers that this machine lacks, by name, and why.
     """
 
     section: str
@@ -68,6 +80,7 @@ class Case:
     ours: Callable[[], Work]
     peers: dict[str, Callable[[], Work]] = field(default_factory=dict)
     ceiling: Callable[[], Work | float | None] = field(default=lambda: None)
+    absent: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class Bench:
     device: Device
     engine: peers.Engine | None
     arrays: tuple[peers.ArrayPeer, ...] = ()
+    unarysim: peers.UnarySim | str = ""  # or why there is none; nothing where no peer is asked for
 
     def _dense_peers(self, n_inputs: int, n_neurons: int, words: np.ndarray) -> dict[str, Callable[[], Work]]:
         """AND and population count of packed inputs (sample, n_inputs, words), by array libraries."""
@@ -320,6 +334,73 @@ class Bench:
                 ceiling=lambda moved=moved: ceiling.read_work(device, moved * streams * LENGTH // 8),  # type: ignore[misc]
             )
 
+    def unary(self) -> Iterator[Case]:
+        """Units and a layer of uGEMM, and the streams of `sc_forward`; the ceilings read what comes in and goes out.
+
+        Bits are those of the results. Ones are counted at the end, so that a GPU is waited for.
+        """
+        device, streams = self.device, MACHINE_STREAMS
+        p = np.random.default_rng(1).random(streams)
+        words = -(-LENGTH // 64) * 8 * streams
+        works: dict[str, tuple[int, Work]] = {}
+        for inputs in (2, 16):
+            added = [encode(p, LENGTH, seed, polarity="bipolar", device=device) for seed in range(inputs)]
+            works[f"unary_add of {inputs} streams"] = (inputs + 1, lambda added=added: unary_add(added).count())  # type: ignore[misc]
+        for polarity in POLARITIES:
+            x, w = (encode(p, length, 1, polarity=polarity, device=device) for length in (LENGTH, PERIOD))
+            works[f"conditional_product, {polarity}"] = (2, lambda x=x, w=w: conditional_product(x, w).count())  # type: ignore[misc]
+        works["lfsr_streams of sc_forward"] = (33, lambda: lfsr_streams(p, LENGTH, device=device).count())
+        for name, (moved, work) in works.items():
+            yield Case(
+                f"uGEMM, {streams:,} streams of {LENGTH:,} bits",
+                name,
+                streams * LENGTH,
+                lambda work=work: work,  # type: ignore[misc]
+                ceiling=lambda moved=moved: ceiling.read_work(device, moved * words),  # type: ignore[misc]
+            )
+        for polarity in POLARITIES:
+            yield self._unary_layer(polarity)
+
+    def _unary_layer(self, polarity: Polarity) -> Case:
+        """uGEMM's layer, non-scaled: bits of its outputs, which UnarySim's must equal."""
+        device, unarysim = self.device, self.unarysim
+        n_inputs, n_neurons = UNARY_SHAPE
+        rng = np.random.default_rng(1)
+        bits = (rng.random((n_inputs, PERIOD)) < 0.4).astype(np.uint8)
+        # unipolar sums of so many inputs would be 1 at all times
+        levels = rng.integers(0, PERIOD + 1, (n_neurons, n_inputs)) // (1 if polarity == "bipolar" else n_inputs)
+        values = 2 * levels / PERIOD - 1 if polarity == "bipolar" else levels / PERIOD
+        numbers = NumberTable(
+            (sobol_points(sobol_directions()[0], PERIOD) >> np.uint32(32 - peers.WIDTH)) << np.uint32(32 - peers.WIDTH)
+        )
+        x = Bitstream.from_bits(bits, polarity=polarity, device=device)
+        w = encode(values.T, PERIOD, polarity=polarity, resolution=peers.WIDTH, sng=numbers, device=device)
+
+        def ours() -> Bitstream:
+            row = x.words[:, None]
+            repeated = np.broadcast_to(row, (n_inputs, n_neurons, row.shape[-1]))
+            inputs = Bitstream.from_words(repeated, PERIOD, polarity=polarity, device=device)
+            return unary_add(conditional_product(inputs, w), depth=UNARY_DEPTH)
+
+        def theirs() -> Work:
+            assert isinstance(unarysim, peers.UnarySim)
+            work = unarysim.layer(values, bits.T, polarity, UNARY_DEPTH)
+            if not np.array_equal(work().T, ours().bits()):
+                raise ScgpuError(
+                    "UnarySim's layer and ours differ in a bit: another version of it, or of its generator?"
+                )
+            return work
+
+        return Case(
+            f"uGEMM, layer, {n_inputs}x{n_neurons}, L = {PERIOD}, one sample, output bits",
+            polarity,
+            n_inputs * n_neurons * PERIOD,
+            lambda: lambda: ours().words,
+            {peers.UNARYSIM: theirs} if isinstance(unarysim, peers.UnarySim) else {},
+            lambda: ceiling.read_work(device, n_inputs * n_neurons * PERIOD // 8 * 4),
+            {peers.UNARYSIM: unarysim} if isinstance(unarysim, str) and unarysim else {},
+        )
+
     def networks(self) -> Iterator[Case]:
         """Networks that live on the device; the ceilings read what no cache holds: state, or rows of synapses."""
         device, steps = self.device, NETWORK_STEPS
@@ -365,5 +446,6 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "packing": Bench.packing,
     "neurons": Bench.neurons,
     "machines": Bench.machines,
+    "unary": Bench.unary,
     "networks": Bench.networks,
 }

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from scgpu import _trace
 from scgpu.backend import Device, HostBackend, Step, check_step
+from scgpu.oracle.accumulate import accumulate
 from scgpu.oracle.activation import activation
 from scgpu.oracle.bitwise import bitwise
 from scgpu.oracle.compare import compare
+from scgpu.oracle.conditional import conditional
 from scgpu.oracle.count import count
 from scgpu.oracle.delay import delay
 from scgpu.oracle.dense import dense
@@ -46,6 +48,8 @@ KERNELS: dict[str, Any] = {
         count,
         bitwise,
         delay,
+        accumulate,
+        conditional,
         pack,
         unpack,
         activation,

@@ -15,10 +15,13 @@ def bitwise(
     stream_count: int,
     word_count: int,
     tail_bits: int,
+    source_word: int,
+    first_word: int,
 ) -> None:
     """Result words of the operation numbered in `scgpu._abi`."""
     total = stream_count * word_count
-    a, b, out = left[:total], right[:total], result[:total]
+    a, b = left[source_word:][:total], right[source_word:][:total]
+    out = result[first_word:][:total]
     if operation == 3:
         out[:] = ~a
         out.reshape(stream_count, word_count)[:, -1] &= np.uint64((1 << tail_bits) - 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
 ALWAYS = 0xFFFF_FFFF
+WORDS_AT_ONCE = 1 << 14  # of a stream, so that long ones fit the memory
 
 
 def compare(
@@ -26,12 +29,13 @@ def compare(
     """Fill words[sample, stream, w] from thresholds[sample, stream] and the stream's place (sequence, phase)."""
     rows = sequences[: sequence_count * period].reshape(sequence_count, period)
     out = words[: sample_count * stream_count * word_count].reshape(sample_count, stream_count, word_count)
-    t = np.arange(64 * word_count)
-    for stream in range(stream_count):
+    length = 64 * (word_count - 1) + tail_bits
+    for stream, begin in itertools.product(range(stream_count), range(0, word_count, WORDS_AT_ONCE)):
+        end = min(begin + WORDS_AT_ONCE, word_count)
+        t = np.arange(64 * begin, 64 * end)
         sequence, phase = (int(number) for number in places[2 * stream * place_stride :][:2])
         numbers = rows[sequence, (phase + t) % period]
         for sample in range(sample_count):
             threshold = thresholds[threshold_offset + sample * stream_count + stream]
-            bits = (numbers < threshold) | (threshold == ALWAYS)
-            bits[64 * (word_count - 1) + tail_bits :] = False
-            out[sample, stream] = np.packbits(bits, bitorder="little").view("<u8")
+            bits = ((numbers < threshold) | (threshold == ALWAYS)) & (t < length)
+            out[sample, stream, begin:end] = np.packbits(bits, bitorder="little").view("<u8")
