@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from scgpu import archive
+from scgpu import archive, arguments
 from scgpu.archive import Archive, Format
 from scgpu.atomic import replacing, sync_folder
 from scgpu.backend import require_host_memory
@@ -140,7 +140,7 @@ class Log:
     """
 
     def __init__(self, path: str | os.PathLike[str], file_format: Format) -> None:
-        self.path = os.fspath(path)
+        self.path = str(arguments.path("checkpoint", path))
         self._format = file_format
         self.end, self.checksum = 0, ORIGIN
         self._waiting: deque[Record] = deque()

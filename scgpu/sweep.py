@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scgpu import arguments
 from scgpu.archive import Archive, Format
 from scgpu.checkpoint import Log, digest_of
 from scgpu.errors import SweepError
@@ -98,12 +99,12 @@ def sweep(
 def _points(points: Any) -> list[Point]:
     """The points, one dict each."""
     if isinstance(points, Mapping):
-        axes = [list(values) for values in points.values()]
+        axes = [arguments.listed(f"points[{name!r}]", values, "values") for name, values in points.items()]
         return [dict(zip(points, values, strict=True)) for values in itertools.product(*axes)]
-    listed = list(points)
+    listed = arguments.listed("points", points, "dict")
     for index, point in enumerate(listed):
         if not isinstance(point, Mapping) or not all(isinstance(name, str) for name in point):
-            raise TypeError(f"points[{index}] must be a dict of keyword arguments; got {point!r}")
+            raise TypeError(f"points[{index}] must be a dict of keyword arguments; got {arguments.shown(point)}")
     return [dict(point) for point in listed]
 
 

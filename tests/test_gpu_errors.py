@@ -65,9 +65,12 @@ def constants_of_another_shader(backend: Any, patch: pytest.MonkeyPatch) -> None
 
 def bind_group_of_another_usage(backend: Any, patch: pytest.MonkeyPatch) -> None:
     words = backend.upload(WORDS)
-    words.raw = staging(backend)
+    patch.setattr(words, "raw", staging(backend))  # undone before the pool gets it back
     params = {"stream_count": 4, "word_count": 1, "segment_words": 1, "segment_count": 1}
-    backend.execute([Step("count", params, (words, backend.empty("u32", 4)))])
+    try:
+        backend.execute([Step("count", params, (words, backend.empty("u32", 4)))])
+    finally:
+        patch.undo()
 
 
 def too_many_workgroups(backend: Any, patch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import fuzz_values
 import hypothesis
 import numpy as np
-from fuzz_targets import TARGETS, Call, Target
+from fuzz_targets import TARGETS, Call, Target, runnable
 from fuzz_values import Hostile
 from hypothesis import strategies as st
 
@@ -186,7 +186,7 @@ def main() -> int:
     options = parser.parse_args()
     end, round_number, found = time.monotonic() + options.seconds, options.seed, 0
     while time.monotonic() < end:
-        for name in options.only or TARGETS:
+        for name in options.only or runnable():
             faulthandler.dump_traceback_later(120, exit=True)  # a call that never ends
             try:
                 fuzz(name, 5 if TARGETS[name].slow else 40, round_number, options.device)
@@ -197,10 +197,10 @@ def main() -> int:
                 break
         round_number += 1
     faulthandler.cancel_dump_traceback_later()
-    for name in (options.only or TARGETS) if options.each else ():
+    for name in (options.only or runnable()) if options.each else ():
         print(f"{name:<32}{calls[name]:>8} calls, {accepted[name]:>7} examples with a result")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    least = min(calls[name] for name in options.only or TARGETS)
+    least = min(calls[name] for name in options.only or runnable())
     most = calls.most_common(1)[0][1]
     print(
         f"{calls.total()} calls of {len(calls)} functions ({least} to {most} of each), {accepted.total()} examples "

@@ -31,7 +31,7 @@ import fuzz_targets
 import numpy as np
 
 import scgpu
-from scgpu import _abi, _wgsl, cli, network_file, recording, tuning
+from scgpu import _abi, _wgsl, archive, cli, layer_file, network_file, recording, tuning
 from scgpu import cache as measured
 from scgpu.archive import Format
 from scgpu.devices import device
@@ -72,6 +72,17 @@ def _recording() -> bytes:
     return path.read_bytes()
 
 
+def _saved(make: Callable[..., Any]) -> bytes:
+    path = folder() / "saved"
+    make(np.random.default_rng(1), "numpy").save(path)
+    return path.read_bytes()
+
+
+def _use(layer: Any) -> None:
+    layer.counts(np.zeros(layer.n_inputs))
+    layer.save(folder() / "again")
+
+
 def _load_network(path: Path) -> None:
     net = scgpu.SpikingNetwork.load(path, "numpy")
     net.run(3, record="both")
@@ -93,6 +104,8 @@ def _load_recording(path: Path) -> None:
 FILES: dict[Format, tuple[Callable[[], bytes], Callable[[Path], None]]] = {
     network_file.FORMAT: (_network, _load_network),
     recording.FORMAT: (_recording, _load_recording),
+    layer_file.LAYER: (lambda: _saved(fuzz_targets._layer), lambda path: _use(scgpu.DenseLayer.load(path, "numpy"))),
+    layer_file.NETWORK: (lambda: _saved(fuzz_targets._stack), lambda path: _use(scgpu.Network.load(path, "numpy"))),
 }
 
 
@@ -120,9 +133,11 @@ def _inside(make: Callable[[], bytes], load: Callable[[Path], None]) -> Target:
         names = list(members)
         name = names[data[0] % len(names)] if data else names[0]
         path = folder() / "file"
-        with zipfile.ZipFile(path, "w") as contents:
-            for one in names:
-                contents.writestr(one, data[1:] if one == name else members[one])
+        with path.open("w+b") as file:
+            with zipfile.ZipFile(file, "w") as contents:
+                for one in names:
+                    contents.writestr(one, data[1:] if one == name else members[one])
+            archive._seal(file)
         load(path)
 
     @cache

@@ -46,7 +46,7 @@ NOT_FUZZED = {
     **dict.fromkeys(
         (
             *("DeviceError", "DeviceLostError", "DeviceLossWarning", "GpuError", "NativeLibraryError", "ScgpuError"),
-            "TooLargeError",
+            *("CheckpointWarning", "SweepError", "TooLargeError"),
         ),
         "an exception, or a warning",
     ),
@@ -702,6 +702,14 @@ def _parallel(rng: Rng, device: str) -> Call:
     return apply, {"inputs": [bits(rng, device, 3) for _ in range(3)]}
 
 
+def _approximate(rng: Rng, device: str) -> Call:
+    def apply(inputs: Any) -> Any:
+        counted = scgpu.approximate_parallel_count(inputs)
+        return counted.total(), list(counted.planes)
+
+    return apply, {"inputs": [bits(rng, device, 3) for _ in range(4)]}
+
+
 def _exact(rng: Rng, device: str) -> Call:
     given = {"operands": [rng.random(3), rng.random(3)], "resolution": 3, "method": "rotation"}
     return scgpu.exact_operands, {**given, "polarity": "unipolar", "device": device}
@@ -746,6 +754,81 @@ def _profiled(rng: Rng, device: str) -> Call:
     return call, {}
 
 
+def in_batches(make: Callable[[Rng, str], Any]) -> Target:
+    """Counts of many samples, in pieces."""
+
+    def made(rng: Rng, device: str) -> Call:
+        layer = make(rng, device)
+        given = {"x": rng.random((5, 3)), "seed": 9, "first_sample": 2, "batch_size": 2, "progress": False}
+        return layer.counts_in_batches, {**given, "checkpoint": None, "checkpoint_every": 60.0}
+
+    return Target(_file(lambda rng, device, path: made(rng, device)), names=("int()",), errors=(OSError,))
+
+
+def saved(make: Callable[[Rng, str], Any], load: Callable[..., Any] | None = None) -> Target:
+    """Saving something, or loading what was saved."""
+
+    def made(rng: Rng, device: str, path: Path) -> Call:
+        one = make(rng, device)
+        if load is None:
+            return one.save, {"path": path}
+        one.save(path)
+        return (lambda **given: str(type(load(**given)))), {"path": path, "device": device}
+
+    return Target(_file(made), errors=(OSError,))
+
+
+def _stack(rng: Rng, device: str) -> scgpu.Network:
+    return scgpu.Network([_layer(rng, device, 3, 4), _layer(rng, device, 4, 2, tensor_id=1)])
+
+
+def _gpu_layer(rng: Rng, device: str) -> scgpu.GpuDenseLayer:
+    return scgpu.GpuDenseLayer(3, 2, LENGTH, seed=int(rng.integers(99)))
+
+
+def _sc_layer(rng: Rng, device: str) -> scgpu.VectorizedSCLayer:
+    return scgpu.VectorizedSCLayer(3, 2, LENGTH, seed=int(rng.integers(99)), device=device)
+
+
+def of_reference(make: Callable[[Rng, str], Any], method: str, **given: Callable[[Rng], Any]) -> Target:
+    """A method of the reference's layers."""
+
+    def made(rng: Rng, device: str) -> Call:
+        layer = make(rng, device)
+        return getattr(layer, method), {name: one(rng) for name, one in given.items()}
+
+    return Target(made)
+
+
+def _reference_layer(kind: type[Any]) -> Target:
+    def make(rng: Rng, device: str) -> Call:
+        def build(**given: Any) -> Any:
+            layer = kind(**given)
+            return layer.forward_fast(np.full(layer.n_inputs, 0.5))
+
+        return build, {"n_inputs": 3, "n_neurons": 2, "length": LENGTH, "seed": 7, "device": device}
+
+    return Target(make, limits={"n_inputs": 9, "n_neurons": 9}, names=("layer",), errors=(RuntimeError,))
+
+
+def _sc_weights(rng: Rng, device: str) -> Call:
+    layer = _sc_layer(rng, device)
+
+    def assign(weights: Any) -> Any:
+        layer.set_weights(weights)
+        layer.refresh_packed_weights()
+        return layer.get_weights(), layer.forward_fast(np.full(3, 0.5))
+
+    return assign, {"weights": rng.random((2, 3))}
+
+
+def _sweep(rng: Rng, device: str, path: Path) -> Call:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    return scgpu.sweep, {"function": add, "points": {"a": [1, 2], "b": [3]}, "checkpoint": path, "progress": False}
+
+
 TARGETS: dict[str, Target] = {
     "Activation": Target(_network, limits={"scale": 3}),
     "Network": Target(_network),
@@ -784,6 +867,58 @@ TARGETS: dict[str, Target] = {
         lambda rng, device: (_layer(rng, device).values_of, {"counts": rng.integers(0, 99, 2, dtype=np.uint64)})
     ),
     "DenseLayer.weights": Target(_weights),
+    "DenseLayer.counts_in_batches": in_batches(_layer),
+    "DenseLayer.save": saved(_layer),
+    "DenseLayer.load": saved(_layer, scgpu.DenseLayer.load),
+    "Network.counts_in_batches": in_batches(_stack),
+    "Network.save": saved(_stack),
+    "Network.load": saved(_stack, scgpu.Network.load),
+    "Network.values_of": of_reference(_stack, "values_of", counts=lambda rng: rng.integers(0, 99, 2, dtype=np.uint64)),
+    "GpuDenseLayer": _reference_layer(scgpu.GpuDenseLayer),
+    "GpuDenseLayer.forward_fast": of_reference(
+        _gpu_layer, "forward_fast", inputs=lambda rng: rng.random(3), seed=lambda rng: 5
+    ),
+    "GpuDenseLayer.forward_batch": of_reference(
+        _gpu_layer, "forward_batch", inputs_flat=lambda rng: rng.random(6), n_samples=lambda rng: 2, seed=lambda rng: 5
+    ),
+    "GpuDenseLayer.gpu_name": call(lambda: _gpu_layer(np.random.default_rng(1), "gpu").gpu_name(), devices=False),
+    "GpuDenseLayer.is_gpu_available": call(scgpu.GpuDenseLayer.is_gpu_available, devices=False),
+    "GpuDenseLayer.save": saved(_gpu_layer),
+    "GpuDenseLayer.load": saved(_gpu_layer, lambda path, device: scgpu.GpuDenseLayer.load(path)),
+    "VectorizedSCLayer": _reference_layer(scgpu.VectorizedSCLayer),
+    "VectorizedSCLayer.weights": Target(_sc_weights),
+    "VectorizedSCLayer.set_weights": Target(_sc_weights),
+    "VectorizedSCLayer.get_weights": Target(_sc_weights),
+    "VectorizedSCLayer.refresh_packed_weights": Target(_sc_weights),
+    "VectorizedSCLayer.set_num_threads": Target(_set_threads, limits={"n": 4}, devices=False),
+    "VectorizedSCLayer.simd_tier": call(scgpu.VectorizedSCLayer.simd_tier, devices=False),
+    "VectorizedSCLayer.save": saved(_sc_layer),
+    "VectorizedSCLayer.load": saved(_sc_layer, scgpu.VectorizedSCLayer.load),
+    **{
+        f"VectorizedSCLayer.{name}": of_reference(
+            _sc_layer, name, inputs=lambda rng: rng.random(3), seed=lambda rng: 5, first_sample=lambda rng: 1
+        )
+        for name in ("forward", "forward_fast", "forward_numpy")
+    },
+    "VectorizedSCLayer.forward_batch_numpy": of_reference(
+        _sc_layer, "forward_batch_numpy", inputs=lambda rng: rng.random((2, 3)), seed=lambda rng: 5
+    ),
+    **{
+        f"VectorizedSCLayer.{name}": of_reference(
+            _sc_layer, name, packed_inputs=lambda rng: words(rng, 3), weights=lambda rng: words(rng, 2, 3)
+        )
+        for name in ("forward_prepacked", "forward_prepacked_numpy")
+    },
+    **{
+        f"VectorizedSCLayer.{name}": of_rng(
+            getattr(scgpu.VectorizedSCLayer, name),
+            probs=lambda rng: rng.random(3),
+            length=lambda rng: LENGTH,
+            seed=lambda rng: 5,
+        )
+        for name in ("batch_encode", "batch_encode_numpy")
+    },
+    "sweep": Target(_file(_sweep), names=("point", "int()"), errors=(OSError,), devices=False),
     "FixedPointLif": Target(_lif_neuron, devices=False),
     "FixedPointLif.step": Target(_step_of_lif, devices=False),
     "FixedPointLif.set_state": Target(_lif_set_state, devices=False),
@@ -855,6 +990,7 @@ TARGETS: dict[str, Target] = {
     "StdpSynapse": Target(_synapse, devices=False),
     "StdpSynapse.step": Target(_synapse_step, devices=False),
     "absolute_difference": two(scgpu.absolute_difference, "a", "b", polar=False),
+    "approximate_parallel_count": Target(_approximate, names=("streams",)),
     "available_backends": call(scgpu.available_backends, devices=False),
     "batch_lif_run": Target(_lif_run),
     "batch_lif_run_multi": Target(_lif_multi),
@@ -920,6 +1056,8 @@ TARGETS: dict[str, Target] = {
     "stanh": one(scgpu.stanh, "x", n_states=8),
     "stuck_at": _faulty(scgpu.stuck_at, value=1, each="stream"),
     "synchronise": two(scgpu.synchronise, "a", "b", depth=2),
+    "t_flip_flop": two(scgpu.t_flip_flop, "t"),
+    "toggle_add": two(scgpu.toggle_add, "a", "b"),
     "thermometer": of_rng(
         scgpu.thermometer,
         ones=lambda rng: rng.integers(0, LENGTH, (2, 3)),
@@ -935,6 +1073,13 @@ TARGETS: dict[str, Target] = {
     "sng.VanDerCorput": _generator(sng.VanDerCorput, base=3),
     "sng.NumberTable": _generator(sng.NumberTable, numbers=np.arange(70, dtype=np.uint32) << 24, sharing="tensor"),
 }
+
+
+def runnable() -> list[str]:
+    """Names of the table that can be called on this machine: some need a GPU."""
+    if scgpu.GpuDenseLayer.is_gpu_available():
+        return list(TARGETS)
+    return [name for name in TARGETS if not name.startswith("GpuDenseLayer.")]
 
 
 def _pending(device: str) -> scgpu.Pending:
