@@ -179,14 +179,16 @@ def device(
     ValueError
         When ``on_device_loss`` is something else.
     TypeError
-        When ``selector`` is of another type.
+        When ``selector`` or ``isolate`` is of another type.
     """
     chosen = selector if isinstance(selector, Device) else _selected(selector)
+    if not isinstance(isolate, bool):
+        raise TypeError(f"isolate must be True or False; got {arguments.shown(isolate)}")
     if isolate and not chosen.isolated:
         if chosen.kind != "gpu":
             raise DeviceError(
-                f"isolate=True is for GPU adapters, and device {selector!r} is {chosen}, which needs no process of its "
-                f"own; name an adapter, or leave isolate out; {_listing()}"
+                f"isolate=True is for GPU adapters, and device {arguments.shown(selector)} is {chosen}, which needs no "
+                f"process of its own; name an adapter, or leave isolate out; {_listing()}"
             )
         chosen = replace(chosen, isolated=True)
     if on_device_loss is None or on_device_loss == chosen.on_device_loss:

@@ -794,6 +794,8 @@ def test_device_isolates_gpus_alone(gpu: scgpu.Device) -> None:
     assert device.isolated and device != gpu and replace(device, isolated=False) == gpu
     assert scgpu.device(device) is device and scgpu.device(device, isolate=True) is device
     assert scgpu.device(gpu, isolate=True) == device and not scgpu.device(gpu).isolated
+    with pytest.raises(TypeError, match="isolate must be True or False; got 'yes'"):
+        scgpu.device(gpu, isolate="yes")  # type: ignore[arg-type]
     with pytest.raises(scgpu.DeviceError, match="is not a device of this machine"):
         backend_of(replace(device, name="other"))
 
