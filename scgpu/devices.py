@@ -337,14 +337,13 @@ def backend_of(chosen: Device) -> Backend:
         backend = _backends.get(chosen)
         if backend is None:
             if chosen.kind == "gpu":
-                adapter = adapter_of(chosen)
                 alone = replace(chosen, on_device_loss="raise")
-                if chosen.isolated:
+                if chosen.isolated:  # the helper looks for the adapter
                     backend = IsolatedBackend(alone, tuning.load(chosen))
                 elif _forked:
                     raise GpuError(FORKED)
                 else:
-                    gpu = _gpu.GpuBackend(alone, adapter)
+                    gpu = _gpu.GpuBackend(alone, adapter_of(chosen))
                     gpu.tuned = tuning.load(chosen)
                     backend = gpu
             elif chosen.kind == "cpu":
