@@ -10,6 +10,7 @@ submission does through `scgpu._gpu_raw`.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import struct
 import sys
@@ -57,10 +58,16 @@ _STORAGE = "STORAGE|COPY_SRC|COPY_DST"
 _COMPUTE = 4  # shader stage flag
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what wgpu-py logs of a lost device: our own error or warning says it once."""
+    return not record.getMessage().startswith(("DEVICE LOST!", "The WGPU device was lost"))
+
+
 @cache
 def _wgpu() -> Any:
     import wgpu
 
+    logging.getLogger("wgpu").addFilter(_is_news)
     return wgpu
 
 

@@ -83,7 +83,8 @@ class Device:
         return self.kind == "gpu" and self.type == "CPU"
 
     def __str__(self) -> str:
-        return f"{self.name} [{' '.join(filter(None, (self.backend, self.tier)))}]"
+        kind = " ".join(filter(None, (self.backend, self.tier, "isolated" if self.isolated else "")))
+        return f"{self.name} [{kind}]"
 
 
 class Buffer(Protocol):

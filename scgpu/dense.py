@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -98,6 +99,8 @@ class DenseLayer:
         See `scgpu.device`. ``"auto"`` takes the adapter in ``SC_GPU_ADAPTER``, else whichever of
         the best hardware GPU and ``cpu`` is expected to be faster for this layer with batches
         of ``max_batch``, by rates measured once on this machine; ``placement`` says why.
+    isolate : bool
+        Run the GPU in a helper process, see `scgpu.device`.
     on_device_loss : {"failover", "raise"}, optional
         See `scgpu.device`.
 
@@ -138,6 +141,7 @@ class DenseLayer:
         sequence: SequenceName | None = None,
         sng: SngName | Sng = "bernoulli",
         device: str | int | Device = "auto",
+        isolate: bool = False,
         on_device_loss: Literal["failover", "raise"] | None = None,
     ) -> None:
         self.n_inputs = arguments.integer("n_inputs", n_inputs, 1, 2**32 - 1)
@@ -163,8 +167,9 @@ class DenseLayer:
                 "tensor. Split the neurons over several layers with different tensor_id."
             )
         shape = Shape(self.n_inputs, self.n_neurons, self.length, self.max_batch, self.sequence is not None)
-        self.placement = place(device, shape)
-        chosen = device_of(self.placement.device, on_device_loss=on_device_loss)
+        placement = place(device, shape)
+        chosen = device_of(placement.device, isolate=isolate, on_device_loss=on_device_loss)
+        self.placement = replace(placement, device=chosen)
         self._form = Form(
             self.n_inputs, self.n_neurons, self.length, self.seed, self.polarity, self.tensor_id, chosen, self.sng
         )

@@ -99,8 +99,9 @@ class Network:
                 )
         losses = {layer._form.device.on_device_loss for layer in given}
         loss: Literal["failover", "raise"] = "raise" if "raise" in losses else "failover"
+        isolate = device.kind == "gpu" and any(layer._form.device.isolated for layer in given)
         self.layers = [
-            DenseLayer(**{**layer._options(), "tensor_id": index}, device=device, on_device_loss=loss)
+            DenseLayer(**{**layer._options(), "tensor_id": index}, device=device, isolate=isolate, on_device_loss=loss)
             for index, layer in enumerate(given)
         ]
         self._automatic = all(layer.placement.automatic for layer in given)

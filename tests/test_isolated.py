@@ -806,3 +806,14 @@ def test_the_host_is_not_isolated(selector: str) -> None:
         scgpu.DeviceError, match=f"isolate=True is for GPU adapters, and device '{selector}' is {selector}"
     ):
         scgpu.device(selector, isolate=True)
+
+
+def test_layers_and_their_networks_are_isolated(gpu: scgpu.Device) -> None:
+    layer = scgpu.DenseLayer(6, 4, 100, device=gpu, isolate=True, on_device_loss="raise")
+    network = scgpu.Network([layer, scgpu.DenseLayer(4, 3, 100, device=gpu, isolate=True)])
+    assert layer.device.isolated and network.device.isolated and layer.placement.device == layer.device
+    oracle = scgpu.Network([scgpu.DenseLayer(6, 4, 100, device="numpy"), scgpu.DenseLayer(4, 3, 100, device="numpy")])
+    x = np.linspace(0, 1, 12).reshape(2, 6)
+    assert np.array_equal(network.counts(x), oracle.counts(x))
+    with pytest.raises(scgpu.DeviceError, match="isolate=True is for GPU adapters"):
+        scgpu.DenseLayer(6, 4, 100, device="cpu", isolate=True)

@@ -347,7 +347,7 @@ REWRITES: list[tuple[dict[str, Any] | None, dict[str, Any], str]] = [
     (None, {"0.words": np.full((5, 3), 2**64 - 1, np.uint64)}, "words has ones past length=130"),
     (None, {"0.words": np.zeros((5, 3), np.uint64)}, "counts of neuron 0 must be 0, the ones in words"),
     (None, {"1.counts": np.full(3, 999, np.uint64)}, "population 1, 'inh/ü': counts of neuron 0 must be at most 130"),
-    (None, {"0.words": np.array([[{}]], object)}, "0.words must be uint64"),
+    (None, {"0.words": np.array([[{}]], object)}, "0.words has a header that Recording.save does not write"),
 ]
 
 

@@ -53,7 +53,7 @@ def test_results_from_a_checkpoint_are_the_same_in_value_and_type(tmp_path: Path
 
 def test_a_grid_is_a_list_of_points() -> None:
     seen: list[Any] = []
-    scgpu.sweep(lambda **point: seen.append(point), {"a": [1, 2], "b": "xy"})
+    scgpu.sweep(lambda **point: seen.append(point), {"a": [1, 2], "b": ("x", "y")})
     assert seen == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"}]
     again: list[Any] = []
     scgpu.sweep(lambda **point: again.append(point), iter(seen))

@@ -217,6 +217,12 @@ def refuse_memory(device: scgpu.Device) -> None:
         backend._storage._release_idle()
 
 
+def kill(device: scgpu.Device) -> None:
+    """Kill the helper process of an isolated device."""
+    backend: Any = backend_of(device)
+    os.kill(backend.pid, signal.SIGKILL)
+
+
 def interrupt(device: scgpu.Device) -> None:
     """Raise KeyboardInterrupt in the main thread, wherever it computes or waits."""
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -225,8 +231,17 @@ def interrupt(device: scgpu.Device) -> None:
 FAULTS: dict[str, Callable[[scgpu.Device], None]] = {
     "destroy": destroy,
     "memory": refuse_memory,
+    "kill": kill,
     "interrupt": interrupt,
 }
+
+
+ISOLATED = "isolated:"
+
+
+def possible(kind: str, device: scgpu.Device) -> bool:
+    """Whether a fault can happen to a device: a helper process has no insides here, and others have none."""
+    return kind == "interrupt" or (kind == "kill") == device.isolated
 
 
 # --- Load -------------------------------------------------------------------------------------------------------------
@@ -321,6 +336,8 @@ class Soak:
         gpus = [device for device in self.devices if device.kind == "gpu"]
         while gpus and not self._stop.wait(self.every * rng.uniform(0.5, 1.5)):
             device, kind = _one(rng, gpus), _one(rng, self.faults)
+            if not possible(kind, device):
+                continue
             try:
                 FAULTS[kind](device)
             except scgpu.GpuError:  # an earlier fault has not been noticed by any call yet
@@ -466,7 +483,9 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--device", nargs="+", help="default: every GPU adapter, and cpu")
+    parser.add_argument(
+        "--device", nargs="+", help="default: every GPU adapter, isolated:0 (the first in a helper process), and cpu"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", default=",".join(FAULTS), help=f"of {', '.join(FAULTS)}; or off")
     parser.add_argument("--every", type=float, default=1.0, metavar="S", help="seconds between faults, about")
@@ -483,8 +502,10 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """Run, print, and return the status."""
     options = arguments_of(given)
-    names = options.device or [one.index for one in scgpu.devices() if one.kind != "numpy"]
-    devices = [scgpu.device(name) for name in names]
+    names = options.device or [str(one.index) for one in scgpu.devices() if one.kind != "numpy"]
+    if not options.device and not options.memory and scgpu.device(0).kind == "gpu":
+        names.append(ISOLATED + "0")
+    devices = [scgpu.device(name.removeprefix(ISOLATED), isolate=name.startswith(ISOLATED)) for name in names]
     print(", ".join(map(str, devices)), flush=True)
     if options.memory:
         figures = memory(devices, options.cycles, partial(print, flush=True))
