@@ -212,7 +212,8 @@ def refusals(backend: Any) -> list[tuple[type[Exception], str]]:
 
 def test_errors_cross_as_themselves(gpu: scgpu.Device, isolated: scgpu.Device) -> None:
     expected = refusals(backend_of(replace(gpu, on_device_loss="raise")))
-    assert refusals(backend_of(isolated)) == expected
+    told = [(kind, text.replace(" isolated]", "]")) for kind, text in refusals(backend_of(isolated))]
+    assert told == expected
     assert {kind for kind, _ in expected} >= {ValueError, TypeError, KeyError, scgpu.TooLargeError}
 
 
