@@ -398,7 +398,7 @@ def test_a_failed_run_is_told_until_reset(chosen: scgpu.Device, tmp_path: Any, m
     network.reset()
 
     def fails(self: Any, *given: Any) -> Any:
-        if any(buffer is network._segments.clock for buffer in self._read) and given[1] > 64:
+        if given and given[0] is network._segments.clock and given[1] > 64:
             raise scgpu.GpuError("the adapter is gone")
         return real(self, *given)
 
