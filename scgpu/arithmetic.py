@@ -402,7 +402,7 @@ def unary_add(inputs: Sequence[Bitstream] | Bitstream, *, scale: int = 1, depth:
     count = first.shape[0] if stacked else len(streams)
     rule = _unary_rule(count, first, scale, depth)
     if not stacked:
-        alike = [stream.to(first.device)._parts for stream in streams]
+        alike = [stream._on(first._backend)._parts for stream in streams]
         parts = [
             Part(
                 begin, end, accumulate(first._backend, [part.buffer for part in parts], end - begin, first.length, rule)

@@ -66,7 +66,7 @@ def conditional_product(inputs: Bitstream, weights: Bitstream) -> Bitstream:
     _require_equal(inputs, weights, "shape", "polarity")
     period = arguments.integer("length of the weights", weights.length, 1, LONGEST_PERIOD)
     backend = inputs._backend
-    generators = weights.to(inputs.device)._parts
+    generators = weights._on(inputs._backend)._parts
     parts = []
     for begin, end, words in inputs._parts:
         result = backend.empty("u64", (end - begin) * -(-inputs.length // 64))

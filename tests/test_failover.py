@@ -373,7 +373,7 @@ def test_timeouts_are_numbers(text: str, gpu: scgpu.Device, monkeypatch: pytest.
 @given(
     count=st.sampled_from([1, 2, 65]),
     length=st.sampled_from([1, 63, 64, 65, 1000]),
-    when=st.integers(0, 9),
+    when=st.integers(0, 10),
     seed=st.integers(0, 2**64 - 1),
 )
 def test_any_chain_at_any_moment(count: int, length: int, when: int, seed: int, gpu: scgpu.Device) -> None:
@@ -391,6 +391,7 @@ def test_any_chain_at_any_moment(count: int, length: int, when: int, seed: int, 
             lambda a, b, c: (a, scgpu.stanh(b, 8), c),
             lambda a, b, c: (a, b, c.delayed(length // 2) | b),
             lambda a, b, c: (scgpu.flip_bits(a, 0.1), b, scgpu.scaled_add([a, b, c])),
+            lambda a, b, c: (a, scgpu.unary_add([a, b]), scgpu.conditional_product(b, c)),
             lambda a, b, c: (a, scgpu.regenerate(b, 5), scgpu.parallel_count([a, b, c])),
             lambda a, b, c: (a, b, c.by_time()),
             lambda a, b, c: (scgpu.scc(a, b), scgpu.progressive_value(a, [1, length]), c),

@@ -156,3 +156,9 @@ def test_public_functions_have_docstrings() -> None:
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.relative_to(ROOT)}: {node.name}"
+
+
+def test_operands_join_a_backend_and_not_a_device() -> None:
+    # Where a device was lost, several backends may run on the device that took over.
+    for path in sorted((ROOT / "scgpu").glob("**/*.py")):
+        assert not re.search(r"\.to\([\w.\[\]]*\.device\)", path.read_text(encoding="utf-8")), path
