@@ -12,7 +12,7 @@ import scgpu
 from scgpu import accumulate as module
 from scgpu.accumulate import Rule, accumulate
 from scgpu.backend import Backend, Step
-from scgpu.devices import backend_of
+from scgpu.devices import backend_for, backend_of
 
 Bits = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -32,7 +32,7 @@ def stepped(bits: Bits, shift: int, offset: int, scale: int, limit: int) -> list
 
 
 def carries_of(chosen: scgpu.Device, bits: Bits, **rule: int) -> list[list[int]]:
-    backend = backend_of(chosen)
+    backend = backend_for(chosen)
     inputs = [scgpu.Bitstream.from_bits(row, device=chosen)._buffer for row in bits]
     result = accumulate(backend, inputs, bits.shape[1], bits.shape[2], Rule(**rule))
     (words,) = backend.execute([], [result])
@@ -99,7 +99,7 @@ def test_accumulate_keeps_its_numbers_between_long_calls(chosen: scgpu.Device) -
     ],
 )
 def test_accumulate_rejects(change: dict[str, int], message: str, chosen: scgpu.Device) -> None:
-    backend = backend_of(chosen)
+    backend = backend_for(chosen)
     params = dict.fromkeys(("stream_count", "word_count"), 1) | {"tail_bits": 64, "word_begin": 0, "word_end": 1}
     params |= {"input_count": 2, "input_stride": 1, "first_word": 0, "shift": 0, "offset": 0, "scale": 1, "limit": 9}
     buffers = (backend.empty("u64", 2), backend.empty("i32", 1), backend.empty("u64", 1))

@@ -10,7 +10,7 @@ from conftest import assert_parity
 
 import scgpu
 from scgpu.backend import Backend
-from scgpu.devices import backend_of
+from scgpu.devices import backend_for
 from scgpu.drive import Currents, drive_step
 
 
@@ -19,7 +19,7 @@ def cells(device: Any = "numpy", n: int = 3) -> scgpu.Population:
 
 
 def test_drive_known_answers(chosen: scgpu.Device) -> None:
-    backend = backend_of(chosen)
+    backend = backend_for(chosen)
     population = cells(chosen)
     currents = Currents(
         population,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import scgpu
 from scgpu._abi import OPS, Adapter
 from scgpu.backend import Backend
-from scgpu.devices import backend_of
+from scgpu.devices import backend_for
 from scgpu.prefix import entry_count, prefix_step, rows32
 from scgpu.sequence import _transposed, philox_numbers, ranked
 from scgpu.weights import LONGEST_SHARED
@@ -21,7 +21,7 @@ from scgpu.weights import LONGEST_SHARED
 
 def entries_of(chosen: scgpu.Device, bits: np.ndarray[Any, Any], order: np.ndarray[Any, Any] | None) -> list[int]:
     """Entries of one stream on a device."""
-    backend = backend_of(chosen)
+    backend = backend_for(chosen)
     words = scgpu.Bitstream.from_words(
         np.packbits(np.pad(bits, (0, -bits.size % 64)), bitorder="little").view("<u8"), bits.size, device=chosen
     )
@@ -142,7 +142,7 @@ def test_philox_ranks_are_the_comparison(chosen: scgpu.Device) -> None:
 
 
 def test_prefix_rejects_short_buffers(chosen: scgpu.Device) -> None:
-    backend = backend_of(chosen)
+    backend = backend_for(chosen)
     words, order = backend.upload(np.zeros(2, np.uint64)), backend.upload(np.zeros(32, np.uint32))
     params = {
         "sample_begin": 0,
