@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ VECTORS = Path(__file__).parent / "vectors"
 settings.register_profile("scgpu", deadline=None, max_examples=int(os.environ.get("SCGPU_EXAMPLES", "30")))
 settings.load_profile("scgpu")
 
+
+# Shells start what runs in the background with Ctrl-C ignored, and tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests neither read nor write what was tuned for this machine.
 os.environ["SCGPU_CACHE_DIR"] = tempfile.mkdtemp(prefix="scgpu-tests-")

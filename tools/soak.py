@@ -332,6 +332,13 @@ class Soak:
             self._call(rng)
 
     def _inject(self) -> None:
+        try:
+            self._inject_until_stopped()
+        except Exception:
+            self.totals.lost += 1
+            print(f"LOST: faults are injected no more\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+
+    def _inject_until_stopped(self) -> None:
         rng = np.random.default_rng([self.seed, 0xFA])
         gpus = [device for device in self.devices if device.kind == "gpu"]
         while gpus and not self._stop.wait(self.every * rng.uniform(0.5, 1.5)):
@@ -340,7 +347,7 @@ class Soak:
                 continue
             try:
                 FAULTS[kind](device)
-            except scgpu.GpuError:  # an earlier fault has not been noticed by any call yet
+            except (scgpu.GpuError, ProcessLookupError):  # an earlier fault has not been noticed by any call yet
                 continue
             self.totals.faults[kind] += 1
             # For a while the device stays away; then new layers use it again.
