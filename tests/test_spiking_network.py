@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import scgpu
 from scgpu import network_run, spiking_network, timeline
+from scgpu.devices import backend_of
 from scgpu.philox import philox4x32
 from scgpu.poisson import poisson_thresholds
 
@@ -453,7 +454,7 @@ def test_segments_fit_the_buffers_of_the_device(chosen: scgpu.Device, monkeypatc
     expected = network().run(1000, record="spikes")["alone"]
     small = network()
     monkeypatch.setattr(network_run, "SEGMENT_SECONDS", 100.0)  # segments become as long as they may
-    monkeypatch.setattr(small._backend, "largest_buffer", 3 * 8 * 70)
+    monkeypatch.setattr(backend_of(chosen), "largest_buffer", 3 * 8 * 70)
     assert np.array_equal(small.run(1000, record="spikes")["alone"].words, expected.words)
     longest = max(kind.steps for kind in small._segments._kept)
     assert longest == 3 * 64
