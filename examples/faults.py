@@ -128,7 +128,7 @@ def main() -> None:
         return accuracy(in_binary(model, digits.test_inputs, rate, trial), digits)
 
     for rate in options.rates:
-        points = {"rate": [rate], "name": curves, "trial": range(options.trials)}
+        points = {"rate": [rate], "name": list(curves), "trial": range(options.trials)}
         found = scgpu.sweep(read_right, points, checkpoint=options.checkpoint)
         for trials, row in zip(curves.values(), np.reshape(found, (len(curves), options.trials)), strict=True):
             trials.append(row)

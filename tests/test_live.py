@@ -529,7 +529,7 @@ def test_live_shows_a_saved_network(gpu: scgpu.Device, tmp_path: Path, capsys: p
     found = json.loads(capsys.readouterr().out)
     assert (found["title"], found["step"]) == ("net.npz, 60 neurons", 190)
 
-    network = scgpu.SpikingNetwork.load(tmp_path / "net.npz", device=gpu)
+    network = scgpu.SpikingNetwork.load(tmp_path / "net.npz", device=live.gpu_device(str(gpu.index)))
     backend = backend_of(gpu)
     assert isinstance(backend, GpuBackend)
     session = live.Session(live.LiveNetwork(network), backend, "saved", live=False)
@@ -553,7 +553,7 @@ def test_live_shows_a_saved_network(gpu: scgpu.Device, tmp_path: Path, capsys: p
 def test_live_stimulus_makes_neurons_fire(gpu: scgpu.Device) -> None:
     from scgpu.balanced_network import balanced_network
 
-    network = balanced_network(200, device=gpu)
+    network = balanced_network(200, device=live.gpu_device(str(gpu.index)))
     backend = backend_of(gpu)
     assert isinstance(backend, GpuBackend)
     session = live.Session(live.LiveNetwork(network), backend, "kicked", live=False)

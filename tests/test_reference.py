@@ -62,14 +62,15 @@ def test_sc_forward_default_seed_and_shapes(chosen: scgpu.Device) -> None:
 
 
 def test_sc_forward_in_parts_that_fit_the_adapter(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights, p = random_words(7, 3, 2), [0.2, 0.5, 0.9]
-    expected = scgpu.sc_forward(weights, p, length=128, backend="numpy")
-    for largest in (48, 100, 300):
+    # the states of the register take 262,140 bytes of a buffer, the weights 470,400, a row of them 67,200
+    weights, p = random_words(7, 30, 280), np.random.default_rng(3).random(30)
+    expected = scgpu.sc_forward(weights, p, length=64 * 280, backend="numpy")
+    for largest in (262_140, 340_000, 480_000):
         monkeypatch.setattr(backend_of(gpu), "largest_buffer", largest)
-        assert np.array_equal(scgpu.sc_forward(weights, p, length=128, backend=gpu), expected)
-    monkeypatch.setattr(backend_of(gpu), "largest_buffer", 40)
-    with pytest.raises(scgpu.TooLargeError, match="do not fit a buffer"):
-        scgpu.sc_forward(weights, p, length=128, backend=gpu)
+        assert np.array_equal(scgpu.sc_forward(weights, p, length=64 * 280, backend=gpu), expected)
+    monkeypatch.setattr(backend_of(gpu), "largest_buffer", 262_136)
+    with pytest.raises(scgpu.TooLargeError, match="262,140 bytes"):
+        scgpu.sc_forward(weights, p, length=64 * 280, backend=gpu)
 
 
 def test_sc_forward_of_long_rows(chosen: scgpu.Device) -> None:

@@ -163,7 +163,8 @@ def test_dropped_outputs_neither_leak_nor_poison(gpu: scgpu.Device) -> None:
         kept = layer.submit(x)
         del kept
     assert np.array_equal(layer.counts(x), expected)
-    assert (len(backend._staging._owned), len(backend._storage._owned)) == owned
+    # How many are on their way together is the machine's to say, up to the bound.
+    assert len(backend._staging._owned) <= owned[0] + _gpu.IN_FLIGHT and len(backend._storage._owned) == owned[1]
     assert len(backend._in_flight) <= _gpu.IN_FLIGHT
 
 

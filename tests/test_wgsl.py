@@ -58,7 +58,7 @@ def test_circular_import_raises(shared: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_import_cannot_leave_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(_wgsl.ShaderImportError, match="unknown #import"):
+    with pytest.raises(_wgsl.ShaderImportError, match=r"#import 'no/such/\.\./thing' is no name of a shader"):
         expand(tmp_path, "#import no/such/../thing")
 
 
