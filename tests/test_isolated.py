@@ -555,7 +555,7 @@ def test_shared_memory_is_used_again_and_dropped_objects_are_released(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
-def test_twenty_starts_leave_nothing(first: scgpu.Device) -> None:
+def test_ten_starts_leave_nothing(first: scgpu.Device) -> None:
     def state() -> tuple[int, set[str], int]:
         gc.collect()
         children = {
@@ -567,7 +567,7 @@ def test_twenty_starts_leave_nothing(first: scgpu.Device) -> None:
 
     IsolatedBackend(alone(first)).link.close()
     before = state()
-    for turn in range(20):
+    for turn in range(10):
         backend = IsolatedBackend(alone(first))
         streams = words(backend, 100_000)
         # What is shared has no name that could be left, as files in /dev/shm have.

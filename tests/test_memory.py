@@ -46,6 +46,8 @@ def test_cycles_of_making_and_dropping_hold_nothing(tmp_path: Path) -> None:
 def test_a_leak_would_be_seen(leak: str, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
+    if gpu.index and not leak.startswith("gpu"):
+        pytest.skip("of the process: one adapter is enough")
     kept: list[Any] = []
     over = threading.Event()
 

@@ -69,7 +69,7 @@ def test_sc_forward_in_parts_that_fit_the_adapter(gpu: scgpu.Device, monkeypatch
         monkeypatch.setattr(backend_of(gpu), "largest_buffer", largest)
         assert np.array_equal(scgpu.sc_forward(weights, p, length=64 * 280, backend=gpu), expected)
     monkeypatch.setattr(backend_of(gpu), "largest_buffer", 67_192)
-    with pytest.raises(scgpu.TooLargeError, match="fit|bytes are needed in one buffer"):
+    with pytest.raises(scgpu.TooLargeError, match=r"fit|bytes are needed in one buffer"):
         scgpu.sc_forward(weights, p, length=64 * 280, backend=gpu)
 
 
