@@ -23,8 +23,8 @@ const bits_per_entry = 8;
 /// Streams that are advanced side by side.
 const neighbours = 4;
 
-/// AVX2 has gathers as well, but emulators of it fail at them.
-const gathers = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
+/// AVX2 has gathers as well, but emulators of it fail at them. The compiler refuses the intrinsic in debug mode.
+const gathers = builtin.mode != .debug and builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
 const lanes = 16;
 const Lanes = @Vector(lanes, u32);
 
@@ -115,7 +115,8 @@ fn Machine(comptime inputs: usize, comptime steps: usize) type {
             var now: [groups]Lanes = undefined;
             for (&now, 0..) |*group, g| group.* = call.states[first + g * lanes ..][0..lanes].*;
             const whole = if (call.tail_bits == 64) word_count else word_count -| 1;
-            for (call.word_begin..@min(call.word_end, whole)) |word| {
+            // A call of no words may begin behind the last whole one.
+            for (@min(call.word_begin, whole)..@min(call.word_end, whole)) |word| {
                 const at = first * word_count + word;
                 var read: [inputs][groups][2][lanes]u32 = undefined;
                 inline for (0..inputs) |input| {

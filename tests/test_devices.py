@@ -189,7 +189,8 @@ def test_native_library_refuses_what_does_not_fit() -> None:
     short = packed("count", **sizes, counts_len=1)
     assert lib.count(0, short) == 1  # short buffer: refused before any pointer is read
     assert lib.count(99, short) == 1
-    assert lib.count(99, packed("count", **sizes, counts_len=2)) == 2  # no such tier
+    assert lib.count(99, packed("count", **sizes, counts_len=2)) == 4  # null: refused before the tier is looked for
+    assert lib.count(99, packed("count", **sizes, counts_len=2, words=4096, counts=4096)) == 2  # no such tier
     none = packed("dense", sample_count=0, neuron_count=1, count_stride=1, counts_len=0)
     assert lib.dense(0, none) == 1  # sizes that are differences do not wrap
     assert lib.scgpu_tier_name(99) is None and not lib.scgpu_tier_usable(99)

@@ -102,22 +102,26 @@ def test_a_buffer_one_element_short_is_refused(op: str) -> None:
                 assert call(0, short, [Guarded(one, "end") for one in buffers]) == short_buffer
 
 
-OUT_OF_RANGE = """
+OVERFLOW = """
 import sys
 from pathlib import Path
-from guard_pages import Guarded, call, exact
+import numpy as np
+from guard_pages import Guarded, call
 from scgpu import _cpu, parity
+from scgpu._abi import OPS
 _cpu.LIBRARY = Path(sys.argv[1])
-case = exact(next(parity.cases("lif", 1, 0)))
-case.params["data_width"] = 0
-call(0, case, [Guarded(array, "end") for array in case.buffers])
+ones = {"stream_count", "word_count", "word_end", "input_count", "input_stride", "scale", "limit"}
+params = {name: int(name in ones) for name in OPS["accumulate"].params} | {"tail_bits": 64}
+held = 0x7fff_ffff  # above every limit: the first bit that is added overflows
+buffers = (np.full(1, 2**64 - 1, np.uint64), np.full(1, held, np.int32), np.zeros(1, np.uint64))
+print(call(0, parity.Case("accumulate", params, buffers), [Guarded(array, "end") for array in buffers]))
 """
 
 
 @pytest.mark.parametrize("mode", CHECKED)
 def test_checks_are_on(mode: str, tmp_path: Path) -> None:
-    done = python(OUT_OF_RANGE, built(mode, tmp_path))
-    assert done.returncode == -signal.SIGABRT and "integer does not fit in destination type" in done.stderr
+    done = python(OVERFLOW, built(mode, tmp_path))
+    assert done.returncode == -signal.SIGABRT and "integer overflow" in done.stderr, (done.stdout, done.stderr)
 
 
 def unit_tests(mode: str, cpu: str, folder: Path) -> None:
