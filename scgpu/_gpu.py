@@ -269,6 +269,8 @@ class _Pipeline:
                     },
                 )
             except _wgpu().GPUError as error:
+                if any(words in str(error) for words in (OUT_OF_MEMORY, *LOST)):
+                    raise  # the device's fault, which its backend tells
                 raise GpuError(f"shader {self._op.name}: {source.locate(str(error))}") from error
         return self._variants[key]
 

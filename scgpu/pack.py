@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from scgpu.backend import DTYPES, Backend, Device, Step
 from scgpu.devices import backend_for
 
 # Parameters of pack and unpack for a part of a tensor of streams, and where its single bits begin and end.
-Piece = tuple[dict[str, int], int, int]
+Piece = tuple[Mapping[str, int], int, int]
 
 
 def pack(
@@ -91,23 +93,24 @@ def pack_streams(backend: Backend, bits: NDArray[np.uint8], words: Any, read: bo
     return content
 
 
-def pieces(stream_count: int, length: int, most: int) -> list[Piece]:
+@lru_cache(maxsize=16)
+def pieces(stream_count: int, length: int, most: int) -> tuple[Piece, ...]:
     """Parts of a tensor of streams whose single bits fit ``most`` bytes: whole streams, or words of one."""
     word_count = -(-length // 64)
     if stream_count * length <= most:
-        return [_piece(length, 0, stream_count, 0, word_count)]
+        return (_piece(length, 0, stream_count, 0, word_count),)
     if length <= most:
         step = most // length
-        return [
+        return tuple(
             _piece(length, stream, min(step, stream_count - stream), 0, word_count)
             for stream in range(0, stream_count, step)
-        ]
+        )
     step = most // 64
-    return [
+    return tuple(
         _piece(length, stream, 1, word, min(step, word_count - word))
         for stream in range(stream_count)
         for word in range(0, word_count, step)
-    ]
+    )
 
 
 def _piece(length: int, stream: int, stream_count: int, word: int, word_count: int) -> Piece:

@@ -131,6 +131,32 @@ def test_a_call_is_finished_elsewhere(stage: str, gpu: scgpu.Device, monkeypatch
     assert (backend.lost is None) == (stage == "out of memory")
 
 
+@pytest.mark.parametrize("fault", ["lost", "out of memory"])
+@pytest.mark.parametrize("method", ["create_shader_module", "create_compute_pipeline", "create_bind_group"])
+def test_a_kernel_that_is_not_compiled_yet(
+    method: str, fault: str, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bits = scgpu.encode(X, 100, polarity="bipolar", device=gpu)
+    backend: Any = backend_of(gpu)
+    backend._pipelines.pop("fsm", None)
+    make = getattr(backend._gpu, method)
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        if fault == "out of memory":
+            raise _gpu._wgpu().GPUOutOfMemoryError("Not enough memory left.")
+        backend._gpu.destroy()
+        return make(*arguments, **options)
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        monkeypatch.setattr(backend._gpu, method, broken)
+        state = scgpu.stanh(bits, 6)
+        monkeypatch.undo()
+        assert state == scgpu.stanh(scgpu.encode(X, 100, polarity="bipolar", device="numpy"), 6)
+        lost_once(found, gpu)
+    assert (backend.lost is None) == (fault == "out of memory")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_large_batches_and_prepacked_inputs(stage: str, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     # no plan is kept for these: buffers are made for each call
