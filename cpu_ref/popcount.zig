@@ -12,7 +12,7 @@ const native = builtin.cpu.arch == .aarch64 or
 const ternary = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
 
 /// Weight rows by input rows whose counts are held in registers, for many samples and for one. Adders
-/// hold four vectors for each.
+/// hold a vector of each level for each.
 pub const many = if (native) .{ .neurons = 4, .samples = 4 } else .{ .neurons = 2, .samples = 2 };
 pub const one = .{ .neurons = 4, .samples = 1 };
 
@@ -44,7 +44,9 @@ pub fn products(
 ) [neurons][samples]u32 {
     var sums: [neurons][samples]Lanes = @splat(@splat(@splat(0)));
     var word: usize = 0;
-    if (!native) word = carrySave(product, neurons, samples, weights, inputs, word_count, &sums);
+    inline for (adder_levels) |levels| {
+        word = carrySave(levels, product, neurons, samples, weights, inputs, word, word_count, &sums);
+    }
     while (word + lanes <= word_count) : (word += lanes) {
         var w: [neurons]Lanes = undefined;
         inline for (0..neurons) |n| w[n] = load(weights[n], word);
@@ -99,60 +101,72 @@ inline fn addProducts(comptime product: Product, c: Lanes, w1: Lanes, x1: Lanes,
     return .{ .sum = sum, .carry = @"llvm.x86.avx512.pternlog.q.512"(partial, sum, c, 0x3a) };
 }
 
-/// Harley-Seal: eight products go through a tree of carry-save adders, one population count
-/// for all of them (Mula, Kurz, Lemire: Faster population counts using AVX2, 2018). Returns
-/// the words done; the counts are added to `sums`.
+/// Levels of adders between a product and its population count, which 2^levels vectors share: the fourth
+/// halves the counting, and needs registers that only AVX-512 has. Rows too short for it take three.
+const adder_levels: []const comptime_int = if (native) &.{} else if (ternary) &.{ 4, 3 } else &.{3};
+
+/// Harley-Seal: products go through a tree of carry-save adders, one population count for all of them
+/// (Mula, Kurz, Lemire: Faster population counts using AVX2, 2018). Returns where the words end that
+/// were done; the counts are added to `sums`.
 inline fn carrySave(
+    comptime levels: comptime_int,
     comptime product: Product,
     comptime neurons: usize,
     comptime samples: usize,
     weights: [neurons][*]const u64,
     inputs: [samples][*]const u64,
-    word_count: usize,
+    begin: usize,
+    end: usize,
     sums: *[neurons][samples]Lanes,
 ) usize {
-    const step = 8 * lanes;
-    var ones: [neurons][samples]Lanes = @splat(@splat(@splat(0)));
-    var twos = ones;
-    var fours = ones;
-    var eights = ones;
-    var word: usize = 0;
-    while (word + step <= word_count) : (word += step) {
-        var carries: [neurons][samples][4]Lanes = undefined;
-        var pairs: [neurons][samples][2]Lanes = undefined;
+    @setEvalBranchQuota(10_000);
+    const step = lanes << levels;
+    if (end - begin < step) return begin;
+    const zero: [neurons][samples]Lanes = @splat(@splat(@splat(0)));
+    // Of each level the ones so far, and the first of two carries that it adds to them.
+    var ones: [levels][neurons][samples]Lanes = @splat(zero);
+    var waiting: [levels][neurons][samples]Lanes = undefined;
+    var counted = zero;
+    var word = begin;
+    while (word + step <= end) : (word += step) {
         // All counts in turns: the additions of one wait for one another.
-        inline for (0..4) |i| {
+        inline for (0..1 << (levels - 1)) |pair| {
+            var carries: [neurons][samples]Lanes = undefined;
             inline for (0..neurons) |n| {
-                const w1 = load(weights[n], word + 2 * i * lanes);
-                const w2 = load(weights[n], word + (2 * i + 1) * lanes);
+                const w1 = load(weights[n], word + 2 * pair * lanes);
+                const w2 = load(weights[n], word + (2 * pair + 1) * lanes);
                 inline for (0..samples) |s| {
-                    const x1 = load(inputs[s], word + 2 * i * lanes);
-                    const x2 = load(inputs[s], word + (2 * i + 1) * lanes);
-                    const added = addProducts(product, ones[n][s], w1, x1, w2, x2);
-                    ones[n][s] = added.sum;
-                    carries[n][s][i] = added.carry;
-                    if (i % 2 == 1) {
-                        const pair = fullAdd(twos[n][s], carries[n][s][i - 1], carries[n][s][i]);
-                        twos[n][s] = pair.sum;
-                        pairs[n][s][i / 2] = pair.carry;
-                    }
+                    const x1 = load(inputs[s], word + 2 * pair * lanes);
+                    const x2 = load(inputs[s], word + (2 * pair + 1) * lanes);
+                    const added = addProducts(product, ones[0][n][s], w1, x1, w2, x2);
+                    ones[0][n][s] = added.sum;
+                    carries[n][s] = added.carry;
                 }
             }
-        }
-        inline for (0..neurons) |n| {
-            inline for (0..samples) |s| {
-                const top = fullAdd(fours[n][s], pairs[n][s][0], pairs[n][s][1]);
-                fours[n][s] = top.sum;
-                eights[n][s] += @popCount(top.carry);
+            // Two carries make one of the next level.
+            inline for (1..levels) |level| {
+                if (pair >> (level - 1) & 1 == 0) {
+                    waiting[level] = carries;
+                    break;
+                }
+                inline for (0..neurons) |n| {
+                    inline for (0..samples) |s| {
+                        const added = fullAdd(ones[level][n][s], waiting[level][n][s], carries[n][s]);
+                        ones[level][n][s] = added.sum;
+                        carries[n][s] = added.carry;
+                    }
+                }
+            } else {
+                inline for (0..neurons) |n| {
+                    inline for (0..samples) |s| counted[n][s] += @popCount(carries[n][s]);
+                }
             }
         }
     }
     inline for (0..neurons) |n| {
         inline for (0..samples) |s| {
-            sums[n][s] += @popCount(ones[n][s]) +
-                (@as(Lanes, @popCount(twos[n][s])) << @splat(1)) +
-                (@as(Lanes, @popCount(fours[n][s])) << @splat(2)) +
-                (eights[n][s] << @splat(3));
+            sums[n][s] += counted[n][s] << @splat(levels);
+            inline for (0..levels) |level| sums[n][s] += @as(Lanes, @popCount(ones[level][n][s])) << @splat(level);
         }
     }
     return word;

@@ -6,6 +6,7 @@ test {
     _ = @import("count.zig");
     _ = @import("cpu.zig");
     _ = @import("delay.zig");
+    _ = @import("dense.zig");
     _ = @import("drive.zig");
     _ = @import("encode.zig");
     _ = @import("fsm.zig");

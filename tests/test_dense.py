@@ -124,6 +124,20 @@ def dense_case(samples: int, neurons: int, row_words: int, bipolar: int) -> pari
     return parity.make_case("dense", params, inputs)
 
 
+@pytest.mark.parametrize("bipolar", [0, 1])
+def test_dense_blocks_of_samples(bipolar: int, chosen: scgpu.Device) -> None:
+    # more samples than a block of cpu_ref/dense.zig, rows whose panels are copied, and a rest of each
+    samples, neurons, row_words = 133, 67, 8_300
+    case = dense_case(samples, neurons, row_words, bipolar)
+    weights, inputs, found = case.run(backend_of(chosen))
+    weights = weights[: neurons * row_words].reshape(neurons, row_words)
+    inputs = inputs[: samples * row_words].reshape(samples, row_words)
+    for n, row in enumerate(weights):
+        ones = np.bitwise_count(row ^ inputs if bipolar else row & inputs).sum(1)
+        expected = 64 * row_words - ones if bipolar else ones
+        assert np.array_equal(found[3 + n :: neurons + 2][:samples], expected), n
+
+
 def assert_variant(name: str, case: parity.Case, gpu: scgpu.Device, oracle: Backend) -> bool:
     """Compare one forced variant with the oracle; False where it is not admissible."""
     backend: Any = backend_of(gpu)
