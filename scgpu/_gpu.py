@@ -691,10 +691,10 @@ class GpuBackend:
                     offset += part
             if timing:
                 copies += timing.copies(staging, offset)
-            commands = self._queue.record(dispatches, copies, timing.timers if timing else ())
+            recorded = self._queue.record(dispatches, copies, timing.timers if timing else ())
             if recorder:
                 recorder.stage("record")
-            self._queue.submit(commands)
+            self._queue.submit(recorded)
             self.submissions += 1
             if staging is not None:
                 flight = _Flight(self, self._queue.map(staging, total), total + self._uploaded, timing)

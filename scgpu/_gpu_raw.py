@@ -327,32 +327,30 @@ class NativeQueue:
         if any(copy.target in self._mapped for copy in copies):
             raise NativeError("a staging buffer is mapped, or about to be: its submission would abort the process")
         library.errors.capture("record")
+        encoder = lib.wgpuDeviceCreateCommandEncoder(self._handle, library.encoder)
+        recorded = False
         try:
-            encoder = lib.wgpuDeviceCreateCommandEncoder(self._handle, library.encoder)
-            try:
-                for description, group in self._passes(dispatches, timers):
-                    compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, description)
+            for description, group in self._passes(dispatches, timers):
+                compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, description)
+                try:
                     for dispatch in group:
                         self._dispatch(compute_pass, dispatch)
                     lib.wgpuComputePassEncoderEnd(compute_pass)
+                finally:
                     lib.wgpuComputePassEncoderRelease(compute_pass)
-                for timer in timers:
-                    lib.wgpuCommandEncoderResolveQuerySet(
-                        encoder, timer.queries._internal, 0, timer.count, timer.buffer._internal, 0
-                    )
-                for source, target, offset, nbytes in copies:
-                    lib.wgpuCommandEncoderCopyBufferToBuffer(
-                        encoder, source._internal, 0, target._internal, offset, nbytes
-                    )
-                commands = lib.wgpuCommandEncoderFinish(encoder, library.commands)
-            finally:
-                lib.wgpuCommandEncoderRelease(encoder)
+            for timer in timers:
+                lib.wgpuCommandEncoderResolveQuerySet(
+                    encoder, timer.queries._internal, 0, timer.count, timer.buffer._internal, 0
+                )
+            for source, target, offset, nbytes in copies:
+                lib.wgpuCommandEncoderCopyBufferToBuffer(encoder, source._internal, 0, target._internal, offset, nbytes)
+            recorded = True
         finally:
             found = library.errors.release("record")
-        if found is not None:
-            lib.wgpuCommandBufferRelease(commands)
+            if found is not None or not recorded:
+                lib.wgpuCommandEncoderRelease(encoder)
         self._raise(found)
-        return commands
+        return encoder
 
     def _passes(
         self, dispatches: Sequence[Dispatch], timers: Sequence[Timer]
@@ -397,21 +395,30 @@ class NativeQueue:
         self._raise(found)
 
     @gated
-    def submit(self, commands: Any) -> None:
+    def submit(self, encoder: Any) -> None:
         """Hand what `record` returned to the device, and give it up."""
-        library = self._library
+        library, lib = self._library, self._library.lib
         try:
+            # wgpu-native keeps a command buffer that was not submitted, and with it the device, for ever: none is
+            # made of a device that is lost.
             self.require_alive()
-        except NativeError:
-            library.lib.wgpuCommandBufferRelease(commands)
-            raise
-        library.errors.capture("submit")
-        try:
-            self._commands[0] = commands
-            library.lib.wgpuQueueSubmit(self._queue, 1, self._commands)
-            library.lib.wgpuCommandBufferRelease(commands)
+            library.errors.capture("finish")
+            try:
+                commands = lib.wgpuCommandEncoderFinish(encoder, library.commands)
+            finally:
+                found = library.errors.release("finish")
         finally:
-            found = library.errors.release("submit")
+            lib.wgpuCommandEncoderRelease(encoder)
+        try:
+            self._raise(found)
+            library.errors.capture("submit")
+            try:
+                self._commands[0] = commands
+                lib.wgpuQueueSubmit(self._queue, 1, self._commands)
+            finally:
+                found = library.errors.release("submit")
+        finally:
+            lib.wgpuCommandBufferRelease(commands)
         self._raise(found)
 
     @gated

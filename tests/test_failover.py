@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,6 +132,34 @@ def test_a_call_is_finished_elsewhere(stage: str, gpu: scgpu.Device, monkeypatch
         assert bits == scgpu.encode(X, 100, device="numpy")
         lost_once(found, gpu)
     assert (backend.lost is None) == (stage == "out of memory")
+
+
+@pytest.mark.parametrize("stage", ["before the upload", "before recording", "after recording", "after submitting"])
+def test_a_lost_device_is_given_back(stage: str, gpu: scgpu.Device) -> None:
+    # wgpu-native keeps the device of a command buffer that was made and not submitted
+    def native() -> dict[str, int]:
+        counts = importlib.import_module("wgpu").diagnostics.wgpu_native_counts.get_dict()
+        return {kind: counts[kind]["count"] for kind in ("CommandBuffer", "Device", "Queue")}
+
+    def lose_one() -> int:
+        layer = layer_on(gpu)
+        layer.counts(X)
+        with pytest.MonkeyPatch.context() as patch:
+            STAGES[stage](backend_of(gpu), patch)
+            assert np.array_equal(layer.counts(X), EXPECTED)
+        with suppress(scgpu.DeviceLostError):
+            backend_of(gpu).upload(np.zeros(1, np.uint32))
+        restart_device(gpu)
+        del layer
+        gc.collect()
+        return len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scgpu.DeviceLossWarning)
+        first, before = lose_one(), native()
+        last = [lose_one() for _ in range(4)][-1]
+    assert native() == before and before["CommandBuffer"] == 0
+    assert last <= first + 1  # Mesa's Vulkan devices have a thread each
 
 
 @pytest.mark.parametrize("fault", ["lost", "out of memory"])

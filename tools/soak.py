@@ -259,13 +259,21 @@ class Totals:
     failovers: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     by_device: Counter[str] = field(default_factory=Counter)
+    rss: list[int] = field(default_factory=list)  # bytes, and threads of the process, every few seconds
+    threads: list[int] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Note what the process holds now."""
+        found = _of_the_system()
+        self.rss.append(found["rss"])
+        self.threads.append(found["threads"])
 
     def __str__(self) -> str:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items())) or "none"
         return (
             f"{self.seconds:.0f} s: {self.calls:,} calls ({self.calls / max(self.seconds, 1e-9):.1f}/s), "
             f"faults: {faults}; {self.failovers} failovers, {self.interrupted} calls interrupted and repeated, "
-            f"{self.wrong} wrong, {self.lost} lost"
+            f"{self.wrong} wrong, {self.lost} lost; {self.rss[-1] >> 20:,} MiB, {self.threads[-1]} threads"
         )
 
 
@@ -384,6 +392,7 @@ class Soak:
                 while (now := time.monotonic()) - begin < seconds:
                     self.totals.seconds = now - begin
                     if now - shown > 5:
+                        self.totals.look()
                         print(self.totals, flush=True)
                         shown = now
                     self._call(rng)
@@ -392,6 +401,7 @@ class Soak:
                 for worker in workers:
                     worker.join()
         self.totals.seconds = time.monotonic() - begin
+        self.totals.look()
         return self.totals
 
     def _warned(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -432,6 +442,15 @@ def cycle(device: scgpu.Device, number: int) -> None:
         _dropped(device)
 
 
+def _of_the_system() -> dict[str, int]:
+    this = Path("/proc/self")
+    return {
+        "rss": int((this / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+        "files": len(list((this / "fd").iterdir())),
+        "threads": len(list((this / "task").iterdir())),
+    }
+
+
 def held(devices: Sequence[scgpu.Device]) -> dict[str, int]:
     """What this process holds: bytes, GPU buffers and bytes, open files, threads, Python objects."""
     gc.collect()
@@ -442,13 +461,10 @@ def held(devices: Sequence[scgpu.Device]) -> dict[str, int]:
             with backend._lock:
                 backend._collect()
                 pools += [pool._owned.copy() for pool in (backend._storage, backend._staging)]
-    this = Path("/proc/self")
     return {
-        "rss": int((this / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+        **_of_the_system(),
         "gpu_bytes": sum(raw.size for pool in pools for raw in pool),
         "gpu_buffers": sum(map(len, pools)),
-        "files": len(list((this / "fd").iterdir())),
-        "threads": len(list((this / "task").iterdir())),
         "objects": len(gc.get_objects()),
     }
 
