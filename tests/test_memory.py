@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,39 +43,41 @@ def test_cycles_of_making_and_dropping_hold_nothing(tmp_path: Path) -> None:
 
 
 @ON_LINUX
-@pytest.mark.parametrize("leak", ["rss", "gpu_bytes", "gpu_buffers", "files", "threads", "objects"])
-def test_a_leak_would_be_seen(leak: str, gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
-    if gpu.index and not leak.startswith("gpu"):
-        pytest.skip("of the process: one adapter is enough")
-    kept: list[Any] = []
+def test_leaks_would_be_seen(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, list[Any]] = {name: [] for name in soak.BOUNDS}
     over = threading.Event()
 
-    def thread() -> None:
-        kept.append(threading.Thread(target=over.wait, daemon=True))
-        kept[-1].start()
+    def thread() -> threading.Thread:
+        started = threading.Thread(target=over.wait, daemon=True)
+        started.start()
+        return started
 
-    leaks: dict[str, Callable[[], object]] = {
-        "rss": lambda: kept.append(np.ones(1 << 20)),
-        "gpu_bytes": lambda: kept.append(scgpu.encode([0.5], 1 << 23, device=gpu)),
-        "gpu_buffers": lambda: kept.extend(scgpu.encode([0.5], 64, device=gpu) for _ in range(20)),
-        "files": lambda: kept.append(os.open(os.devnull, os.O_RDONLY)),
-        "threads": thread,
-        "objects": lambda: kept.extend([k] for k in range(500)),
+    # Each figure is one of its own.
+    leaks: dict[str, Callable[[], list[Any]]] = {
+        "rss": lambda: [np.ones(1 << 20)],
+        "gpu_bytes": lambda: [scgpu.encode([0.5], 1 << 23, device=gpu)],
+        "gpu_buffers": lambda: [scgpu.encode([0.5], 64, device=gpu) for _ in range(20)],
+        "files": lambda: [os.open(os.devnull, os.O_RDONLY)],
+        "threads": lambda: [thread()],
+        "objects": lambda: [[k] for k in range(500)],
     }
+    assert set(leaks) == set(kept)
+
+    def cycle(device: scgpu.Device, number: int) -> None:
+        for name, leak in leaks.items():
+            kept[name] += leak()
+
     monkeypatch.setattr(soak, "CASES", {})
-    monkeypatch.setattr(soak, "cycle", lambda device, number: leaks[leak]())
+    monkeypatch.setattr(soak, "cycle", cycle)
     try:
         found = soak.memory([gpu], 30, lambda line: None)
     finally:
         over.set()
-        if leak == "files":
-            for descriptor in kept:
-                os.close(descriptor)
-        for one in kept if leak == "threads" else ():
+        for descriptor in kept["files"]:
+            os.close(descriptor)
+        for one in kept["threads"]:
             one.join()
-    assert any(text.startswith(leak) for text in soak.grows(found["growth"])), found["growth"]
+    assert [text.split()[0] for text in soak.grows(found["growth"])] == list(soak.BOUNDS), found["growth"]
     monkeypatch.setattr(soak, "cycle", lambda device, number: None)
     assert soak.grows(soak.memory([gpu], 10, lambda line: None)["growth"]) == []
 
