@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from scgpu import _abi, _trace
-from scgpu.backend import Device, HostBackend, HostProgram, Step, address, check_step
+from scgpu.backend import Device, HostBackend, HostProgram, Step, check_step
 from scgpu.errors import DeviceError, NativeLibraryError
 
 SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
@@ -107,6 +107,21 @@ def usable_tier(name: str, source: str) -> str:
     return name
 
 
+_addressof, _char_of = ctypes.addressof, ctypes.c_char.from_buffer
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Where the memory of a C-contiguous array begins; `ValueError` for another one."""
+    try:
+        # .ctypes.data says the same at six times the cost
+        return _addressof(_char_of(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        # a read-only or an empty array
+        if not array.flags.c_contiguous:
+            raise ValueError(f"a buffer must be C-contiguous; got strides {array.strides}") from None
+        return array.ctypes.data
+
+
 class NativeBackend(HostBackend):
     """Runs steps in the Zig library at one SIMD tier."""
 
@@ -134,7 +149,7 @@ class NativeBackend(HostBackend):
         check_step(step)
         arguments: list[int] = [*step.params.values()]
         for buffer in step.buffers:
-            arguments += (address(buffer), buffer.size)
+            arguments += (_address(buffer), buffer.size)
         pack, function = self._calls[step.op]
         return function, pack(*arguments)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -222,21 +221,6 @@ def check_step(step: Step) -> _abi.Op:
     return op
 
 
-_addressof, _char_of = ctypes.addressof, ctypes.c_char.from_buffer
-
-
-def address(array: NDArray[Any]) -> int:
-    """Where the memory of a C-contiguous array begins; `ValueError` for another one."""
-    try:
-        # .ctypes.data says the same at six times the cost
-        return _addressof(_char_of(array))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        # a read-only or an empty array
-        if not array.flags.c_contiguous:
-            raise ValueError(f"a buffer must be C-contiguous; got strides {array.strides}") from None
-        return array.ctypes.data
-
-
 def free_memory() -> int:
     """Bytes of host memory that can be used without swapping (a large guess where unknown)."""
     try:
@@ -326,7 +310,7 @@ class HostBackend(ABC):
             if nbytes < ALIGNED_BYTES:
                 return np.empty(size, element)
             octets = np.empty(nbytes + LINE_BYTES, np.uint8)
-            begin = -address(octets) % LINE_BYTES
+            begin = -octets.__array_interface__["data"][0] % LINE_BYTES
             return octets[begin : begin + nbytes].view(element)
         except (MemoryError, ValueError) as error:
             raise TooLargeError(f"{nbytes:,} bytes are needed; use a smaller batch, length or layer") from error

@@ -35,7 +35,8 @@ def test_a_short_run_with_faults_loses_nothing(prefix: str, kinds: set[str], gpu
     # Which of them comes in a few seconds is chance.
     seen = set(found["faults"]) - {"interrupt"}
     assert seen and seen <= kinds
-    assert re.search(r"calls \(.*/s\), faults: .*, 0 wrong, 0 lost\n", done.stdout)
+    assert re.search(r"calls \(.*/s\), faults: .*, 0 wrong, 0 lost; [\d,]+ MiB, \d+ threads\n", done.stdout)
+    assert len(found["rss"]) == len(found["threads"]) > 1 and min(found["rss"]) > 1 << 20
 
 
 def _off(device: scgpu.Device, keep: Any) -> list[Any]:

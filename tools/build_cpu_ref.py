@@ -122,6 +122,8 @@ def build(output: Path, target: str | None = None, mode: str = "fast") -> None:
         baseline = ["-mcpu", next(iter(tiers.values()))]
         # Zig would record the path of the temporary folder.
         install_name = ["-install_name", f"@rpath/{library_name(target)}"] if "-macos" in target else []
+        # Pages for copies come from the system itself, as there is no C library.
+        system_library = ["-lntdll"] if "-windows" in target else []
         _zig(
             "build-lib",
             "-dynamic",
@@ -130,6 +132,7 @@ def build(output: Path, target: str | None = None, mode: str = "fast") -> None:
             *flags,
             *baseline,
             *install_name,
+            *system_library,
             *modules,
             *objects,
             f"-femit-bin={scratch / library_name(target)}",
