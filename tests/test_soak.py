@@ -24,7 +24,7 @@ TOOL = Path(soak.__file__)
 def test_a_short_run_with_faults_loses_nothing(prefix: str, kinds: set[str], gpu: scgpu.Device, tmp_path: Path) -> None:
     figures = tmp_path / "totals.json"
     devices = [f"{prefix}{gpu.index}", "cpu"]
-    options = ["--seconds", "10", "--every", "0.2", "--device", *devices, "--json", str(figures)]
+    options = ["--seconds", "6", "--every", "0.2", "--device", *devices, "--json", str(figures)]
     done = subprocess.run(
         [sys.executable, str(TOOL), *options], capture_output=True, text=True, timeout=300, check=False
     )
