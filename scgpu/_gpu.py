@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,16 @@ OUT_OF_MEMORY = "Not enough memory left"
 LOST = ("device is lost", "Device lost", "has been destroyed")
 
 
+def _fault(error: BaseException) -> Literal["lost", "memory"] | None:
+    """What happened to the device, where an error tells of it and not of the call."""
+    text = str(error)
+    if isinstance(error, HungError) or any(words in text for words in LOST):
+        return "lost"
+    if isinstance(error, _wgpu().GPUOutOfMemoryError) or OUT_OF_MEMORY in text:
+        return "memory"
+    return None
+
+
 class _Translated(AbstractContextManager[None]):
     """A block whose wgpu errors become ours, and whose backend learns when its device is lost."""
 
@@ -104,13 +114,13 @@ class _Translated(AbstractContextManager[None]):
         # One that was translated nearer to its cause stays as it is.
         if error is None or isinstance(error, GpuError) or not isinstance(error, (_wgpu().GPUError, RuntimeError)):
             return
-        text = str(error)
-        if isinstance(error, HungError) or any(words in text for words in LOST):
-            lost = DeviceLostError(f"{self._what}: {text}")
+        fault = _fault(error)
+        if fault == "lost":
+            lost = DeviceLostError(f"{self._what}: {error}")
             if self._backend is not None:
                 self._backend.lose(lost, hung=isinstance(error, HungError))
             raise lost from error
-        if isinstance(error, _wgpu().GPUOutOfMemoryError) or OUT_OF_MEMORY in text:
+        if fault == "memory":
             raise DeviceMemoryError(
                 f"{self._what}: the adapter has no memory left; use a smaller batch or layer"
             ) from error
@@ -201,7 +211,7 @@ class _Pool:
         try:
             raw = self._device.create_buffer(size=capacity, usage=self._usage)
         except _wgpu().GPUError as error:
-            if OUT_OF_MEMORY not in str(error) or not self._idle_bytes:
+            if _fault(error) != "memory" or not self._idle_bytes:
                 raise
             self._release_idle()
             raw = self._device.create_buffer(size=capacity, usage=self._usage)
@@ -269,8 +279,8 @@ class _Pipeline:
                     },
                 )
             except _wgpu().GPUError as error:
-                if any(words in str(error) for words in (OUT_OF_MEMORY, *LOST)):
-                    raise  # the device's fault, which its backend tells
+                if _fault(error):
+                    raise  # not the shader's: who called tells it
                 raise GpuError(f"shader {self._op.name}: {source.locate(str(error))}") from error
         return self._variants[key]
 

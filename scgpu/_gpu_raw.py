@@ -327,9 +327,9 @@ class NativeQueue:
         if any(copy.target in self._mapped for copy in copies):
             raise NativeError("a staging buffer is mapped, or about to be: its submission would abort the process")
         library.errors.capture("record")
-        encoder = lib.wgpuDeviceCreateCommandEncoder(self._handle, library.encoder)
-        recorded = False
+        encoder, recorded = None, False
         try:
+            encoder = lib.wgpuDeviceCreateCommandEncoder(self._handle, library.encoder)
             for description, group in self._passes(dispatches, timers):
                 compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, description)
                 try:
@@ -347,7 +347,7 @@ class NativeQueue:
             recorded = True
         finally:
             found = library.errors.release("record")
-            if found is not None or not recorded:
+            if encoder is not None and (found is not None or not recorded):
                 lib.wgpuCommandEncoderRelease(encoder)
         self._raise(found)
         return encoder

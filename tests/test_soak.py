@@ -35,8 +35,10 @@ def test_a_short_run_with_faults_loses_nothing(prefix: str, kinds: set[str], gpu
     # Which of them comes in a few seconds is chance.
     seen = set(found["faults"]) - {"interrupt"}
     assert seen and seen <= kinds
-    assert re.search(r"calls \(.*/s\), faults: .*, 0 wrong, 0 lost; [\d,]+ MiB, \d+ threads\n", done.stdout)
-    assert len(found["rss"]) == len(found["threads"]) > 1 and min(found["rss"]) > 1 << 20
+    held = r"; [\d,]+ MiB, \d+ threads" if sys.platform == "linux" else ""
+    assert re.search(r"calls \(.*/s\), faults: .*, 0 wrong, 0 lost" + held + "\n", done.stdout)
+    assert len(found["rss"]) == len(found["threads"]) > 0 or not held
+    assert all(nbytes > 1 << 20 for nbytes in found["rss"])
 
 
 def _off(device: scgpu.Device, keep: Any) -> list[Any]:

@@ -259,21 +259,25 @@ class Totals:
     failovers: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     by_device: Counter[str] = field(default_factory=Counter)
-    rss: list[int] = field(default_factory=list)  # bytes, and threads of the process, every few seconds
+    # Bytes and threads of the process, every few seconds, where the system tells.
+    rss: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
 
     def look(self) -> None:
         """Note what the process holds now."""
+        if sys.platform != "linux":
+            return
         found = _of_the_system()
         self.rss.append(found["rss"])
         self.threads.append(found["threads"])
 
     def __str__(self) -> str:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items())) or "none"
+        holds = f"; {self.rss[-1] >> 20:,} MiB, {self.threads[-1]} threads" if self.rss else ""
         return (
             f"{self.seconds:.0f} s: {self.calls:,} calls ({self.calls / max(self.seconds, 1e-9):.1f}/s), "
             f"faults: {faults}; {self.failovers} failovers, {self.interrupted} calls interrupted and repeated, "
-            f"{self.wrong} wrong, {self.lost} lost; {self.rss[-1] >> 20:,} MiB, {self.threads[-1]} threads"
+            f"{self.wrong} wrong, {self.lost} lost{holds}"
         )
 
 
