@@ -259,10 +259,10 @@ def test_tune_rejects_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--device 'numpy' is numpy [NumPy], which has nothing to tune" in capsys.readouterr().err
 
 
-def test_published_kernel_gives_the_same_counts_and_is_measured(gpu: scgpu.Device, tmp_path: Path) -> None:
-    arguments = ["--device", str(gpu.index), "--shape", "24x70", "--batch", "1", "--batch", "5", "--seconds", "0"]
+def figures_of(tool: str, arguments: list[str], folder: Path) -> Any:
+    """What a tool of this checkout measures; its status is 1 where a bar is missed."""
     done = subprocess.run(
-        [sys.executable, "tools/published_dense.py", *arguments, "--json", str(tmp_path / "rows.json")],
+        [sys.executable, f"tools/{tool}", *arguments, "--json", str(folder / "figures.json")],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -270,6 +270,19 @@ def test_published_kernel_gives_the_same_counts_and_is_measured(gpu: scgpu.Devic
         check=False,
     )
     assert done.returncode in (0, 1) and done.stderr == "", done.stderr
-    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    return json.loads((folder / "figures.json").read_text())
+
+
+def test_published_kernel_gives_the_same_counts_and_is_measured(gpu: scgpu.Device, tmp_path: Path) -> None:
+    arguments = ["--device", str(gpu.index), "--shape", "24x70", "--batch", "1", "--batch", "5", "--seconds", "0"]
+    rows = figures_of("published_dense.py", arguments, tmp_path)["rows"]
     assert [(row["shape"], row["batch"]) for row in rows] == [("24x70", 1), ("24x70", 5)]
     assert all(row["ratio"] > 0 and row["load_share"] > 0 for row in rows)
+
+
+def test_the_floor_of_a_small_call_is_measured_beside_it(gpu: scgpu.Device, tmp_path: Path) -> None:
+    layers = figures_of("gpu_floor.py", ["--device", str(gpu.index), "--seconds", "0.01"], tmp_path)
+    assert len(layers) == 2
+    for figures in layers.values():
+        assert list(figures) == ["floor", "kernels", "forward", "stream"]
+        assert all(0 < least <= median for median, least in figures.values())

@@ -135,7 +135,10 @@ def floor_of(device: Any) -> Work:
 
 
 def kernels_of(backend: GpuBackend, layer: scgpu.DenseLayer, x: np.ndarray[Any, Any]) -> Work:
-    """What ``layer.forward(x)`` uploads, dispatches and reads, without the Python around it."""
+    """What ``forward`` of such a layer uploads, dispatches and reads, without the Python around it."""
+    # Made again on the device alone: what survives its loss would hide the handles.
+    alone = scgpu.device(layer.device, on_device_loss="raise")
+    layer = scgpu.DenseLayer(layer.n_inputs, layer.n_neurons, layer.length, device=alone)
     expected = layer.counts(x, seed=0)  # with which a plan is made
     (plan,) = layer.plans.values()
     program = plan.program
