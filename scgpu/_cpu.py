@@ -156,19 +156,29 @@ class NativeBackend(HostBackend):
     def program(
         self, steps: Sequence[Step], read: Sequence[NDArray[Any]], scratch: Sequence[NDArray[Any]] = ()
     ) -> HostProgram:
-        """Steps and buffers to read, whose call structs are packed once."""
+        """Steps and buffers to read, whose call structs are packed once, and again where parameters change."""
+        now = steps
         calls = [self._packed(step) for step in steps]
+        packed: Mapping[str, Mapping[str, int]] = {}
         tier = self._tier
 
-        def run() -> None:
+        def run(changes: Mapping[str, Mapping[str, int]]) -> None:
+            nonlocal now, calls, packed
+            if changes != packed:
+                touched = {*changes, *packed}
+                now = [step.changed(changes) for step in steps]
+                calls = [
+                    self._packed(step) if step.op in touched else call for step, call in zip(now, calls, strict=True)
+                ]
+                packed = changes
             if _trace.active:
-                self.execute(steps)
+                self.execute(now)
                 return
-            for index, (function, call) in enumerate(calls):
+            for step, (function, call) in zip(now, calls, strict=True):
                 if status := function(tier, call):
-                    raise _refused(steps[index], status)
+                    raise _refused(step, status)
 
-        return HostProgram(self, steps, read, run)
+        return HostProgram(self, read, run)
 
 
 def _refused(step: Step, status: int) -> NativeLibraryError:

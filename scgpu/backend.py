@@ -108,6 +108,10 @@ class Step(NamedTuple):
     params: Mapping[str, int]
     buffers: tuple[Any, ...]
 
+    def changed(self, changes: Mapping[str, Mapping[str, int]]) -> Step:
+        """The step with the parameters that ``changes`` has for its operation."""
+        return self._replace(params={**self.params, **changes[self.op]}) if self.op in changes else self
+
 
 class Submission(Protocol):
     """Steps on their way, and what is read after them. Any thread may ask; dropping one is harmless."""
@@ -259,13 +263,12 @@ class Finished:
 
 
 class HostProgram:
-    """A `Program` of a backend that computes at once; ``run`` runs the steps as they were checked."""
+    """A `Program` of a backend that computes at once; ``run`` runs the steps with the changes that it is given."""
 
     def __init__(
-        self, backend: HostBackend, steps: Sequence[Step], read: Sequence[NDArray[Any]], run: Callable[[], None]
+        self, backend: HostBackend, read: Sequence[NDArray[Any]], run: Callable[[Mapping[str, Mapping[str, int]]], None]
     ) -> None:
         self._backend = backend
-        self._steps = steps
         self._read = read
         self._run = run
 
@@ -278,12 +281,7 @@ class HostProgram:
         """Run the steps now; what is read is copied, for the next time writes to the same buffers."""
         if source is not None and array is not None:
             self._backend.write(source, array)
-        if changes:
-            self._backend.execute(
-                [step._replace(params={**step.params, **changes.get(step.op, {})}) for step in self._steps]
-            )
-        else:
-            self._run()
+        self._run(changes)
         return Finished([buffer.copy() for buffer in self._read])
 
 
@@ -328,10 +326,10 @@ class HostBackend(ABC):
     ) -> HostProgram:
         """Steps and buffers to read, to be run any number of times."""
 
-        def run() -> None:
-            self.execute(steps)
+        def run(changes: Mapping[str, Mapping[str, int]]) -> None:
+            self.execute([step.changed(changes) for step in steps])
 
-        return HostProgram(self, steps, read, run)
+        return HostProgram(self, read, run)
 
     def submit(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> Finished:
         """Run steps now."""

@@ -180,7 +180,7 @@ class DenseLayer:
                 SharedStreams.require(self._form, self.sequence)
         except TooLargeError as error:
             raise self._too_large(error) from None
-        self.plans: dict[int, Plan] = {}
+        self.plans: dict[int, list[Plan]] = {}
         if weights is None:
             weights = initial_weights(self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, chosen)
         self.weights = weights

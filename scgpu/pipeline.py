@@ -24,7 +24,7 @@ from scgpu.sng import Sng, Source
 from scgpu.weights import WeightStreams
 
 # Batches whose buffers are at most so large keep them, and what was looked up, for the next
-# call: there the host's work counts. So many batch sizes of a layer.
+# call: there the host's work counts. So many batch sizes of a layer, for as many threads as meet.
 PLAN_BYTES = 1 << 20
 PLANS = 8
 
@@ -39,7 +39,7 @@ class Layer(Protocol):
     max_batch: int
     tensor_id: int
     sng: Sng | None
-    plans: dict[int, Plan]
+    plans: dict[int, list[Plan]]
 
     @property
     def device(self) -> Device:
@@ -198,20 +198,25 @@ def _submit(
         steps, counts, _ = _chain(layers, activations, backend.upload(array), batch, seed, first_sample)
         return backend.submit(steps, [counts])
     changes = {"key_lo": seed & 0xFFFF_FFFF, "key_hi": seed >> 32, "first_sample": first_sample}
-    return plan.program.submit(plan.thresholds, array, {"encode": changes})
+    try:
+        return plan.program.submit(plan.thresholds, array, {"encode": changes})
+    finally:
+        first.plans.setdefault(batch, []).append(plan)
 
 
 def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend, batch: int) -> Plan | None:
-    """The plan for a batch size; None for large batches, and where plans save nothing."""
-    if backend.host_arrays:  # threads that compute at once would share its buffers
-        return None
+    """A plan for a batch size that no other thread uses; None for large batches, and where plans save nothing."""
     if any(layer.sng for layer in layers):  # a seed chooses a sequence, that is another buffer
         return None
     first = layers[0]
     conditions = _conditions(layers, activations, backend)
-    plan = first.plans.get(batch)
-    if plan is not None and plan.conditions == conditions:
-        return plan
+    try:
+        plan = first.plans[batch].pop()
+    except LookupError:  # none was made, or all are in use
+        pass
+    else:
+        if plan.conditions == conditions:
+            return plan
     sample_bytes = sum(layer.n_inputs * (12 + layer.length // 8) + 8 * layer.n_neurons for layer in layers)
     if batch * sample_bytes > PLAN_BYTES or batch > _piece(layers, backend):
         return None
@@ -219,10 +224,7 @@ def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: B
     steps, counts, between = _chain(layers, activations, thresholds, batch, 0, 0)
     if len(first.plans) >= PLANS:
         first.plans.clear()
-    plan = first.plans[batch] = Plan(
-        backend.program(steps, [counts], [thresholds, counts, *between]), thresholds, conditions
-    )
-    return plan
+    return Plan(backend.program(steps, [counts], [thresholds, counts, *between]), thresholds, conditions)
 
 
 def _chain(

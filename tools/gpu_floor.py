@@ -140,7 +140,7 @@ def kernels_of(backend: GpuBackend, layer: scgpu.DenseLayer, x: np.ndarray[Any, 
     alone = scgpu.device(layer.device, on_device_loss="raise")
     layer = scgpu.DenseLayer(layer.n_inputs, layer.n_neurons, layer.length, device=alone)
     expected = layer.counts(x, seed=0)  # with which a plan is made
-    (plan,) = layer.plans.values()
+    ((plan,),) = layer.plans.values()
     program = plan.program
     assert isinstance(program, GpuProgram)
     steps, (counts,) = program._steps, program._read
