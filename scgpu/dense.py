@@ -20,7 +20,7 @@ from scgpu.devices import device as device_of
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
-from scgpu.pipeline import Pending, Plan, submit_stack
+from scgpu.pipeline import Pending, Plan, Plans, submit_stack
 from scgpu.placement import Shape, place
 from scgpu.sequence import SEQUENCES, SequenceName
 from scgpu.sng import Sng, SngName, sng_of
@@ -35,6 +35,7 @@ from scgpu.weights import (
 )
 
 DRAWS_AT_ONCE = 1 << 20
+COPIED_BYTES = 1 << 16  # of input streams: copying them costs less than looking the kernel calls up again
 
 
 def initial_weights(
@@ -180,7 +181,7 @@ class DenseLayer:
                 SharedStreams.require(self._form, self.sequence)
         except TooLargeError as error:
             raise self._too_large(error) from None
-        self.plans: dict[int, list[Plan]] = {}
+        self.plans = Plans()
         if weights is None:
             weights = initial_weights(self.n_inputs, self.n_neurons, self.seed, self.polarity, self.tensor_id, chosen)
         self.weights = weights
@@ -230,7 +231,7 @@ class DenseLayer:
         self._weights = values.copy()
         self._weights.flags.writeable = False
         self._streams = streams
-        self.plans = {}
+        self.plans = Plans()
 
     @property
     def streams(self) -> WeightStreams:
@@ -436,13 +437,29 @@ class DenseLayer:
                 f"the input streams of one sample (n_inputs={self.n_inputs}, length={self.length}) do not fit a "
                 f"buffer of {self.device}; use a smaller length or device='cpu'"
             )
-        backend = self._streams.backend
+        streams, backend = self._streams, self._streams.backend
+        if weights is None and backend.host_arrays and part.buffer.nbytes <= COPIED_BYTES:
+            return self._counts_of_copy(part.buffer, batch)
         counts = backend.empty("u32", batch * self.n_neurons)
         if weights is None:
-            steps = self._streams.steps(part.buffer, counts, self._streams.scratch(batch), batch)
+            steps = streams.steps(part.buffer, counts, streams.scratch(batch), batch)
         else:
             steps = product_steps(self._form, weights._parts, part.buffer, counts, batch)
         (out,) = backend.execute(steps, [counts])
+        return out
+
+    def _counts_of_copy(self, words: NDArray[np.uint64], batch: int) -> NDArray[np.uint32]:
+        """Counts of few input streams in host memory, by kernel calls that are kept."""
+        kind, streams, backend = ("products", batch), self._streams, self._streams.backend
+        plan = self.plans.take(kind, [streams])
+        if plan is None:
+            inputs, counts = backend.empty("u64", words.size), backend.empty("u32", batch * self.n_neurons)
+            steps = streams.steps(inputs, counts, streams.scratch(batch), batch)
+            plan = Plan(backend.program(steps, [counts]), inputs, [streams])
+        try:
+            (out,) = plan.program.submit(plan.source, words).result()
+        finally:
+            self.plans.give(kind, plan)
         return out
 
     def forward_prepacked(self, inputs: Bitstream, *, weights: Bitstream | None = None) -> NDArray[np.float64]:
@@ -538,7 +555,7 @@ class DenseLayer:
         """A layer of its own on the same device; the streams, which nobody changes, are shared."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin.plans = {}
+        twin.plans = Plans()
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -24,7 +24,7 @@ from scgpu.sng import Sng, Source
 from scgpu.weights import WeightStreams
 
 # Batches whose buffers are at most so large keep them, and what was looked up, for the next
-# call: there the host's work counts. So many batch sizes of a layer, for as many threads as meet.
+# call: there the host's work counts. So many kinds of calls of a layer, for as many threads as meet.
 PLAN_BYTES = 1 << 20
 PLANS = 8
 
@@ -39,7 +39,7 @@ class Layer(Protocol):
     max_batch: int
     tensor_id: int
     sng: Sng | None
-    plans: dict[int, list[Plan]]
+    plans: Plans
 
     @property
     def device(self) -> Device:
@@ -166,11 +166,45 @@ def submit_stack(
 
 @dataclass(frozen=True)
 class Plan:
-    """The kernel calls of a small batch and their buffers, kept for the next batch of its size."""
+    """The kernel calls of a small batch and their buffers, kept for the next batch of its size.
+
+    Attributes
+    ----------
+    program : Program
+        The calls.
+    source : buffer
+        Gets what a call is given.
+    conditions : list
+        What the plan depends on besides the kind of call.
+    """
 
     program: Program
-    thresholds: Any
+    source: Any
     conditions: list[Any]
+
+
+class Plans:
+    """The plans of a layer, by what they are for and the size of the batch. Each is one thread's while it is used."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[str, int], list[Plan]] = {}
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def take(self, kind: tuple[str, int], conditions: list[Any]) -> Plan | None:
+        """A plan that nobody uses."""
+        try:
+            plan = self._idle[kind].pop()
+        except LookupError:  # none was made, or all are in use
+            return None
+        return plan if plan.conditions == conditions else None
+
+    def give(self, kind: tuple[str, int], plan: Plan) -> None:
+        """Keep a plan, taken or new, for the next call."""
+        if len(self._idle) >= PLANS and kind not in self._idle:
+            self._idle.clear()
+        self._idle.setdefault(kind, []).append(plan)
 
 
 def _conditions(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend) -> list[Any]:
@@ -199,9 +233,9 @@ def _submit(
         return backend.submit(steps, [counts])
     changes = {"key_lo": seed & 0xFFFF_FFFF, "key_hi": seed >> 32, "first_sample": first_sample}
     try:
-        return plan.program.submit(plan.thresholds, array, {"encode": changes})
+        return plan.program.submit(plan.source, array, {"encode": changes})
     finally:
-        first.plans.setdefault(batch, []).append(plan)
+        first.plans.give(("forward", batch), plan)
 
 
 def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: Backend, batch: int) -> Plan | None:
@@ -210,20 +244,14 @@ def _plan(layers: Sequence[Layer], activations: Sequence[Activation], backend: B
         return None
     first = layers[0]
     conditions = _conditions(layers, activations, backend)
-    try:
-        plan = first.plans[batch].pop()
-    except LookupError:  # none was made, or all are in use
-        pass
-    else:
-        if plan.conditions == conditions:
-            return plan
+    plan = first.plans.take(("forward", batch), conditions)
+    if plan is not None:
+        return plan
     sample_bytes = sum(layer.n_inputs * (12 + layer.length // 8) + 8 * layer.n_neurons for layer in layers)
     if batch * sample_bytes > PLAN_BYTES or batch > _piece(layers, backend):
         return None
     thresholds = backend.empty("u32", batch * first.n_inputs)
     steps, counts, between = _chain(layers, activations, thresholds, batch, 0, 0)
-    if len(first.plans) >= PLANS:
-        first.plans.clear()
     return Plan(backend.program(steps, [counts], [thresholds, counts, *between]), thresholds, conditions)
 
 

@@ -327,9 +327,9 @@ def test_plans_are_few_and_small(chosen: scgpu.Device, monkeypatch: pytest.Monke
     for batch in (*range(1, 30), 40):
         assert equal_to_oracle(layer, plain, x[:batch], batch, batch)
         assert len(layer.plans) <= pipeline.PLANS
-    (plan,) = layer.plans[40]
+    (plan,) = layer.plans._idle["forward", 40]
     layer.counts(x, 9)
-    assert layer.plans[40] == [plan]
+    assert layer.plans._idle["forward", 40] == [plan]
     layer.weights = plain.weights = 1 - layer.weights
     assert not layer.plans
     monkeypatch.setattr(pipeline, "PLAN_BYTES", 1000)
@@ -337,6 +337,42 @@ def test_plans_are_few_and_small(chosen: scgpu.Device, monkeypatch: pytest.Monke
     monkeypatch.undo()
     layer.max_batch = 39
     assert equal_to_oracle(layer, plain, x, 9, 1) and not layer.plans
+
+
+@pytest.mark.parametrize("kind", ["independent", "shared"])
+def test_plans_of_prepacked_inputs(chosen: scgpu.Device, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, plain = (scgpu.DenseLayer(6, 5, 100, weight_streams=kind, device=d) for d in (chosen, "numpy"))
+
+    def same(x: Any) -> bool:
+        streams = scgpu.encode(x, 100, seed=7, device=chosen)
+        found = layer.counts_prepacked(streams)
+        found[...] = 0  # what a caller does to them stays with the caller
+        return bool(np.array_equal(layer.counts_prepacked(streams), plain.counts(x, seed=7)))
+
+    for x in (RNG.random(6), RNG.random((1, 6)), RNG.random((9, 6)), RNG.random(6)):
+        assert same(x)
+    assert len(layer.plans) == (2 if chosen.kind == "cpu" else 0)
+    layer.weights = plain.weights = 1 - layer.weights
+    assert len(layer.plans) == 0 and same(RNG.random(6))
+    layer = layer.__copy__()
+    monkeypatch.setattr("scgpu.dense.COPIED_BYTES", 6 * 16 - 1)
+    assert same(RNG.random(6)) and len(layer.plans) == 0
+
+
+def test_threads_share_a_layer_and_no_plan(chosen: scgpu.Device) -> None:
+    layer, plain = (scgpu.DenseLayer(40, 30, 700, device=device) for device in (chosen, "numpy"))
+    given = [RNG.random((1 + k % 2, 40)) for k in range(16)]
+    streams = [scgpu.encode(x, 700, seed=42, device=chosen) for x in given]
+    expected = [plain.counts(x) for x in given]
+
+    def calls(k: int) -> bool:
+        works = (lambda: layer.counts(given[k]), lambda: layer.counts_prepacked(streams[k]))
+        return all(np.array_equal(work(), expected[k]) for _ in range(10) for work in works)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(calls, range(16)))
+    kept = [plan for plans in layer.plans._idle.values() for plan in plans]
+    assert 1 <= len({id(plan.source) for plan in kept}) == len(kept) <= 8 * 4
 
 
 def test_layers_of_a_plan_are_released_with_it(gpu: scgpu.Device) -> None:

@@ -140,13 +140,13 @@ def kernels_of(backend: GpuBackend, layer: scgpu.DenseLayer, x: np.ndarray[Any, 
     alone = scgpu.device(layer.device, on_device_loss="raise")
     layer = scgpu.DenseLayer(layer.n_inputs, layer.n_neurons, layer.length, device=alone)
     expected = layer.counts(x, seed=0)  # with which a plan is made
-    ((plan,),) = layer.plans.values()
+    ((plan,),) = layer.plans._idle.values()
     program = plan.program
     assert isinstance(program, GpuProgram)
     steps, (counts,) = program._steps, program._read
-    (numbers,) = backend.execute([], [plan.thresholds])
+    (numbers,) = backend.execute([], [plan.source])
     dispatches = [backend._dispatch(check_step(step), step) for step in steps]
-    replay = Replay(backend._gpu, dispatches, plan.thresholds.raw, counts.raw, 4 * layer.n_neurons)
+    replay = Replay(backend._gpu, dispatches, plan.source.raw, counts.raw, 4 * layer.n_neurons)
     assert np.array_equal(replay(numbers).view(np.uint32), expected)
     return lambda: replay(numbers) if steps else None  # the steps keep the buffers
 
