@@ -68,7 +68,9 @@ fn Entry(comptime op: []const u8) type {
             const Division = @field(split, op);
             const units = Division.units(call);
             const worth = units > 1 and worthSharing(Division.nanoseconds(call));
-            const chunks: u32 = @intCast(@min(units, 4 * @as(u64, pool.threads())));
+            // Several for each, for threads that come late or are interrupted.
+            const each: u64 = if (@hasDecl(Division, "partsPerThread")) Division.partsPerThread(call) else 4;
+            const chunks: u32 = @intCast(@min(units, each * pool.threads()));
             const shared: Shared = .{ .kernel = kernel, .call = call, .units = units, .chunks = chunks };
             if (!worth or !pool.run(&shared, runChunk, chunks)) kernel(call);
         }

@@ -134,9 +134,13 @@ pub const prefix = struct {
 };
 
 pub const lookup = struct {
-    /// A multiple of every vector length, and enough for a part to pay for loading the tables again.
+    /// A multiple of every vector length, and enough for a part to pay for making the tables again.
     const neurons = 128;
 
+    /// Of one sample every part makes all tables.
+    pub fn partsPerThread(call: *const abi.Lookup) u32 {
+        return if (call.sample_count > 1) 4 else 1;
+    }
     pub fn units(call: *const abi.Lookup) u64 {
         if (call.sample_count > 1) return call.sample_count;
         return (@as(u64, call.neuron_count) + neurons - 1) / neurons;

@@ -209,8 +209,8 @@ def _prefix(rng: Rng) -> Case:
 
 
 def _lookup(rng: Rng) -> Case:
-    length = int(rng.choice((*LENGTHS, 4096)))
-    samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 16, 33, 70)))
+    length = int(rng.choice((*LENGTHS, 2048, 4096, 8192)))
+    samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 16, 33, 70, 300, 1030)))
     inputs = int(rng.integers(1, 40))
     begin, end = sorted(int(i) for i in rng.integers(0, inputs + 1, 2))
     if rng.random() < 0.5:

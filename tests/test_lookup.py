@@ -33,7 +33,7 @@ def test_lookup_parity(chosen: scgpu.Device, oracle: Backend) -> None:
 
 @given(
     n_inputs=st.integers(1, 9),
-    n_neurons=st.sampled_from((1, 2, 15, 16, 17, 33, 70)),
+    n_neurons=st.sampled_from((1, 2, 15, 16, 17, 33, 70, 130, 520)),
     length=st.sampled_from((1, 31, 32, 33, 63, 64, 65, 1023, 1024, 1025, 2048, 4096, 4097)) | st.integers(1, 300),
     batch=st.integers(0, 6),
     seed=st.integers(0, 2**64 - 1),
