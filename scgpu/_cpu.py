@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from scgpu import _abi, _trace
-from scgpu.backend import Device, HostBackend, HostProgram, Step, check_step
+from scgpu.backend import Changes, Device, HostBackend, HostProgram, Step, check_step
 from scgpu.errors import DeviceError, NativeLibraryError
 
 SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
@@ -157,20 +157,24 @@ class NativeBackend(HostBackend):
         self, steps: Sequence[Step], read: Sequence[NDArray[Any]], scratch: Sequence[NDArray[Any]] = ()
     ) -> HostProgram:
         """Steps and buffers to read, whose call structs are packed once, and again where parameters change."""
-        now = steps
-        calls = [self._packed(step) for step in steps]
-        packed: Mapping[str, Mapping[str, int]] = {}
         tier = self._tier
+        # Changes, and the steps and calls that they make: one name, so that Ctrl-C finds or leaves all three.
+        packed: tuple[Changes, Sequence[Step], list[tuple[Any, bytes]]] = (
+            {},
+            steps,
+            [self._packed(step) for step in steps],
+        )
 
-        def run(changes: Mapping[str, Mapping[str, int]]) -> None:
-            nonlocal now, calls, packed
-            if changes != packed:
-                touched = {*changes, *packed}
+        def run(changes: Changes) -> None:
+            nonlocal packed
+            before, now, calls = packed
+            if changes != before:
+                touched = {*changes, *before}
                 now = [step.changed(changes) for step in steps]
                 calls = [
                     self._packed(step) if step.op in touched else call for step, call in zip(now, calls, strict=True)
                 ]
-                packed = changes
+                packed = changes, now, calls
             if _trace.active:
                 self.execute(now)
                 return

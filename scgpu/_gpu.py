@@ -42,7 +42,7 @@ from scgpu._gpu_raw import (
     gate,
     gated,
 )
-from scgpu.backend import DTYPES, Device, Step, check_step, require_host_memory
+from scgpu.backend import DTYPES, Changes, Device, Step, check_step, require_host_memory
 from scgpu.errors import DeviceLostError, DeviceMemoryError, GpuError, TooLargeError
 
 REQUIRED_FEATURE = "immediates"
@@ -481,7 +481,7 @@ class GpuProgram:
         self,
         source: GpuBuffer | None = None,
         array: NDArray[Any] | None = None,
-        changes: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        changes: Changes = MappingProxyType({}),
     ) -> GpuSubmission:
         """Start the steps, after an upload; waits for the oldest submission when too many are in flight.
 

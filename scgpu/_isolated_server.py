@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scgpu._gpu import GpuBackend
 from scgpu._gpu_raw import LONGEST_SLEEP, SLEEP_SHARE, SPIN_SECONDS, _give_way
 from scgpu._isolated_link import PIECE_BYTES, STDERR_BYTES, Inbox, failure_of, message, watch
-from scgpu.backend import DTYPES, Device, Step, Submission
+from scgpu.backend import DTYPES, Changes, Device, Step, Submission
 from scgpu.devices import adapter_of
 
 _MOST_DESCRIPTORS = 16  # that come with one piece; a message has at most two
@@ -196,7 +196,7 @@ class Server:
         program: int,
         source: int | None,
         data: Data | None,
-        changes: Mapping[str, Mapping[str, int]],
+        changes: Changes,
         landing: int | None,
         segment: int | None,
     ) -> _Started:

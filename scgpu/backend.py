@@ -101,6 +101,10 @@ class Buffer(Protocol):
         ...
 
 
+# Parameters by operation, for a program's steps to get instead of those they were checked with.
+Changes = Mapping[str, Mapping[str, int]]
+
+
 class Step(NamedTuple):
     """One kernel call: an operation of `scgpu._abi`, its parameters, its buffers in order."""
 
@@ -108,7 +112,7 @@ class Step(NamedTuple):
     params: Mapping[str, int]
     buffers: tuple[Any, ...]
 
-    def changed(self, changes: Mapping[str, Mapping[str, int]]) -> Step:
+    def changed(self, changes: Changes) -> Step:
         """The step with the parameters that ``changes`` has for its operation."""
         return self._replace(params={**self.params, **changes[self.op]}) if self.op in changes else self
 
@@ -132,7 +136,7 @@ class Program(Protocol):
         self,
         source: Any = None,
         array: NDArray[Any] | None = None,
-        changes: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        changes: Changes = MappingProxyType({}),
     ) -> Submission:
         """Put an array into the buffer ``source``, where there is one, and start the steps.
 
@@ -265,9 +269,7 @@ class Finished:
 class HostProgram:
     """A `Program` of a backend that computes at once; ``run`` runs the steps with the changes that it is given."""
 
-    def __init__(
-        self, backend: HostBackend, read: Sequence[NDArray[Any]], run: Callable[[Mapping[str, Mapping[str, int]]], None]
-    ) -> None:
+    def __init__(self, backend: HostBackend, read: Sequence[NDArray[Any]], run: Callable[[Changes], None]) -> None:
         self._backend = backend
         self._read = read
         self._run = run
@@ -276,7 +278,7 @@ class HostProgram:
         self,
         source: Any = None,
         array: NDArray[Any] | None = None,
-        changes: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        changes: Changes = MappingProxyType({}),
     ) -> Finished:
         """Run the steps now; what is read is copied, for the next time writes to the same buffers."""
         if source is not None and array is not None:
@@ -326,7 +328,7 @@ class HostBackend(ABC):
     ) -> HostProgram:
         """Steps and buffers to read, to be run any number of times."""
 
-        def run(changes: Mapping[str, Mapping[str, int]]) -> None:
+        def run(changes: Changes) -> None:
             self.execute([step.changed(changes) for step in steps])
 
         return HostProgram(self, read, run)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import _abi
-from scgpu.backend import DTYPES, Backend, Device, Program, Step, Submission
+from scgpu.backend import DTYPES, Backend, Changes, Device, Program, Step, Submission
 from scgpu.errors import DeviceLossWarning, DeviceLostError, DeviceMemoryError, ScgpuError, TooLargeError
 from scgpu.forks import ForkLock
 
@@ -32,7 +32,6 @@ LONGEST_HISTORY = 64
 HISTORY_BYTES = 1 << 20
 HISTORY_SHARE = 4  # of the bytes of the contents themselves
 
-Changes = Mapping[str, Mapping[str, int]]
 Result = TypeVar("Result")
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scgpu import _trace
 from scgpu._gpu import IN_FLIGHT, IN_FLIGHT_BYTES
 from scgpu._isolated_link import INLINE_BYTES, Call, Lease, Link
-from scgpu.backend import DTYPES, Device, Step, require_host_memory
+from scgpu.backend import DTYPES, Changes, Device, Step, require_host_memory
 from scgpu.errors import DeviceLostError, GpuError, TooLargeError
 
 Tuned = Mapping[tuple[str, str], int]
@@ -115,7 +115,7 @@ class IsolatedProgram:
         self,
         source: IsolatedBuffer | None = None,
         array: NDArray[Any] | None = None,
-        changes: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        changes: Changes = MappingProxyType({}),
     ) -> IsolatedSubmission:
         """Start the steps, after an upload; waits for the oldest submission when too many are in flight.
 

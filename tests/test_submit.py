@@ -359,6 +359,28 @@ def test_plans_of_prepacked_inputs(chosen: scgpu.Device, kind: Any, monkeypatch:
     assert same(RNG.random(6)) and len(layer.plans) == 0
 
 
+@pytest.mark.parametrize("packed", [0, 1])
+def test_ctrl_c_while_parameters_change_leaves_no_half(packed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, plain = (scgpu.Network(network(device).layers, "clip") for device in ("cpu", "numpy"))
+    x = make_vectors.inputs((3, 6), "bipolar")
+    assert equal_to_oracle(hidden, plain, x, 1, 0)
+    backend: Any = backend_of(scgpu.device("cpu"))
+    pack, calls = backend._packed, []
+
+    def interrupted(step: Any) -> Any:
+        calls.append(step)
+        if len(calls) > packed:
+            raise KeyboardInterrupt
+        return pack(step)
+
+    monkeypatch.setattr(backend, "_packed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hidden.counts(x, 2, 5)
+    monkeypatch.undo()
+    assert len(calls) == packed + 1
+    assert all(equal_to_oracle(hidden, plain, x, seed, first) for seed, first in ((1, 0), (2, 5), (1, 0)))
+
+
 def test_threads_share_a_layer_and_no_plan(chosen: scgpu.Device) -> None:
     layer, plain = (scgpu.DenseLayer(40, 30, 700, device=device) for device in (chosen, "numpy"))
     given = [RNG.random((1 + k % 2, 40)) for k in range(16)]
