@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import builds
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -87,6 +88,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             ids=[*map(_label, devices), *(f"missing-{name}" for name in missing)],
             indirect=True,
         )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if len(session.items) > builds.WHOLE_RUN:
+        for module in dict.fromkeys(getattr(item, "module", None) for item in session.items):
+            for make, *arguments in getattr(module, "BUILDS", ()):
+                builds.start(make, *arguments)
+
+
+def pytest_sessionfinish() -> None:
+    builds.stop()
 
 
 def _present(device: scgpu.Device | str) -> scgpu.Device:

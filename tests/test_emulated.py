@@ -11,11 +11,11 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import build_cpu_ref
+import builds
 import numpy as np
 import pytest
 from guard_pages import exact
@@ -51,27 +51,28 @@ def message(case: parity.Case) -> bytes:
     return b"".join(parts)
 
 
-@pytest.fixture(scope="module")
-def executable(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Makes the kernels of a tier a program, once."""
+def executable(tier: str) -> Path:
+    """The kernels of a tier as a program."""
+    folder = builds.FOLDER / f"emulated-{tier}"
+    folder.mkdir()
+    (folder / "tier.zig").write_text(f'pub const name = "{tier}";\n')
+    if tier in build_cpu_ref.X86_64_TIERS:
+        flags = ["-target", "x86_64-linux-none", "-mcpu", build_cpu_ref.X86_64_TIERS[tier], "-fvalgrind"]
+    else:
+        flags = ["-target", f"{tier}-linux-none", "-mcpu", build_cpu_ref.OTHER_TIERS["baseline"]]
+    modules = ["--dep", "tier", f"-Mroot={build_cpu_ref.SOURCE / 'emulate.zig'}", f"-Mtier={folder / 'tier.zig'}"]
+    build_cpu_ref._zig("build-exe", "--name", "emulate", *flags, "-O", "fast", "-fstrip", *modules, cwd=folder)
+    return folder / "emulate"
 
-    @cache
-    def build(tier: str) -> Path:
-        folder = tmp_path_factory.mktemp(tier)
-        (folder / "tier.zig").write_text(f'pub const name = "{tier}";\n')
-        if tier in build_cpu_ref.X86_64_TIERS:
-            flags = ["-target", "x86_64-linux-none", "-mcpu", build_cpu_ref.X86_64_TIERS[tier], "-fvalgrind"]
-        else:
-            flags = ["-target", f"{tier}-linux-none", "-mcpu", build_cpu_ref.OTHER_TIERS["baseline"]]
-        modules = ["--dep", "tier", f"-Mroot={build_cpu_ref.SOURCE / 'emulate.zig'}", f"-Mtier={folder / 'tier.zig'}"]
-        build_cpu_ref._zig("build-exe", "--name", "emulate", *flags, "-O", "fast", "-fstrip", *modules, cwd=folder)
-        return folder / "emulate"
 
-    return build
+BUILDS = [
+    (executable, tier)
+    for tier in sorted({tier for emulator, _, tier in EMULATED.values() if shutil.which(emulator[0])})
+]
 
 
 @pytest.fixture(scope="module", params=EMULATED)
-def run(request: pytest.FixtureRequest, executable: Callable[[str], Path]) -> Runner:
+def run(request: pytest.FixtureRequest) -> Runner:
     """Runs cases through the kernels of a tier, compiled for it and started in its emulator."""
     emulator, package, tier = EMULATED[request.param]
     if package == "valgrind" and request.config.getoption("--no-valgrind"):
@@ -80,7 +81,7 @@ def run(request: pytest.FixtureRequest, executable: Callable[[str], Path]) -> Ru
         if package == "valgrind" or os.environ.get("SCGPU_EXPECT_EMULATED"):
             pytest.fail(f"{request.param} needs {emulator[0]}: apt install {package}")
         pytest.skip(f"NOT RUN: tier {request.param} needs {emulator[0]} (apt install {package})")
-    program = executable(tier)
+    program = builds.made(executable, tier)
 
     def run_cases(cases: list[parity.Case]) -> list[list[np.ndarray[Any, Any]]]:
         done = subprocess.run(

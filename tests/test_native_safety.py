@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import build_cpu_ref
+import builds
 import platformdirs
 import pytest
 from guard_pages import SIDES, Guarded, call, dies, exact
@@ -33,17 +34,15 @@ CASES = 60
 WEEK = 7 * 24 * 3600
 
 
-def built(mode: str, fallback: Path) -> Path:
-    """The library in a mode, from the cache folder, or ``fallback`` where that cannot be written."""
-    if mode == "fast":
-        return _cpu.LIBRARY
+def built(mode: str) -> Path:
+    """The library in a mode, kept in the cache folder where that can be written."""
     sources = [*sorted(build_cpu_ref.SOURCE.glob("*.zig")), ROOT / "tools" / "build_cpu_ref.py"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     folder = platformdirs.user_cache_path("scgpu-native")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        folder = fallback
+        folder = builds.FOLDER
     library = folder / f"{mode}-{digest}{_cpu.LIBRARY.suffix}"
     if not library.exists():
         unfinished = folder / f"{mode}-{os.getpid()}.part"
@@ -55,10 +54,13 @@ def built(mode: str, fallback: Path) -> Path:
     return library
 
 
+BUILDS = [(built, mode) for mode in CHECKED]
+
+
 @pytest.fixture(scope="module", params=("fast", *CHECKED))
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(request: pytest.FixtureRequest) -> Path:
     """The shipped library, and the ones that check every sum, cast and index."""
-    return built(request.param, tmp_path_factory.mktemp("native"))
+    return _cpu.LIBRARY if request.param == "fast" else builds.made(built, request.param)
 
 
 def python(code: str, library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -119,8 +121,8 @@ print(call(0, parity.Case("accumulate", params, buffers), [Guarded(array, "end")
 
 
 @pytest.mark.parametrize("mode", CHECKED)
-def test_checks_are_on(mode: str, tmp_path: Path) -> None:
-    done = python(OVERFLOW, built(mode, tmp_path))
+def test_checks_are_on(mode: str) -> None:
+    done = python(OVERFLOW, builds.made(built, mode))
     assert done.returncode == -signal.SIGABRT and "integer overflow" in done.stderr, (done.stdout, done.stderr)
 
 
