@@ -2,6 +2,7 @@
 
 Most tests use one processor. A test module says what it will ask for in ``BUILDS``, as functions and their
 arguments. They are called in a process of their own, which gives way to the tests and sees nothing of what those patch.
+Where tests run in several processes (``pytest -n``) no processor is idle: each builds what its tests ask for.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 WHOLE_RUN = 2000  # tests; who runs fewer may need no builds
+ALONE = "PYTEST_XDIST_WORKER" not in os.environ
 _VARIABLE = "SCGPU_TEST_BUILDS"  # tells that process where the tests look
 
-if _VARIABLE not in os.environ:
+if _VARIABLE not in os.environ or not ALONE:
     os.environ[_VARIABLE] = tempfile.mkdtemp(prefix="scgpu-builds-")
     atexit.register(shutil.rmtree, os.environ[_VARIABLE], ignore_errors=True)
 FOLDER = Path(os.environ[_VARIABLE])

@@ -385,7 +385,7 @@ def idle(backend: IsolatedBackend, kill: Callable[[], None]) -> None:
     try:
         backend.empty("u32", 1)
     finally:
-        assert time.perf_counter() - begin < 0.1
+        assert time.perf_counter() - begin < PATIENCE / 2  # who waited for the helper would wait for longer
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT], ids=["SIGKILL", "SIGABRT"])
