@@ -91,7 +91,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if builds.ALONE and len(session.items) > builds.WHOLE_RUN:
+    if builds.ALONE and len(session.items) > builds.WHOLE_RUN and not session.config.option.collectonly:
         for module in dict.fromkeys(getattr(item, "module", None) for item in session.items):
             for make, *arguments in getattr(module, "BUILDS", ()):
                 builds.start(make, *arguments)

@@ -44,7 +44,7 @@ def equal(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one.counts(X, 5, 2), other.counts(X, 5, 2)))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: str(options).partition(" object at ")[0])
 def test_layers_and_networks_are_the_same_afterwards(
     options: dict[str, Any], chosen: scgpu.Device, tmp_path: Path
 ) -> None:
