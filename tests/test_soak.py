@@ -20,17 +20,23 @@ TOOL = Path(soak.__file__)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGUSR1 on this system")
-@pytest.mark.parametrize(("prefix", "kinds"), [("", {"destroy", "memory"}), (soak.ISOLATED, {"kill"})])
-def test_a_short_run_with_faults_loses_nothing(prefix: str, kinds: set[str], gpu: scgpu.Device, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "kinds", "every"),
+    [("", {"destroy", "memory"}, "0.2"), (soak.ISOLATED, {"kill"}, "0.5")],  # a helper takes a second to start
+    ids=["here", "isolated"],
+)
+def test_a_short_run_with_faults_loses_nothing(
+    prefix: str, kinds: set[str], every: str, gpu: scgpu.Device, tmp_path: Path
+) -> None:
     figures = tmp_path / "totals.json"
     devices = [f"{prefix}{gpu.index}", "cpu"]
-    options = ["--seconds", "6", "--every", "0.2", "--device", *devices, "--json", str(figures)]
+    options = ["--seconds", "6", "--every", every, "--device", *devices, "--json", str(figures)]
     done = subprocess.run(
         [sys.executable, str(TOOL), *options], capture_output=True, text=True, timeout=300, check=False
     )
     found = json.loads(figures.read_text())
     assert done.returncode == 0 and found["wrong"] == found["lost"] == 0, done.stdout + done.stderr
-    assert found["calls"] > 20 and found["failovers"] > 0
+    assert found["calls"] > 5 and found["failovers"] > 0  # however slow the machine
     assert sum(found["by_device"].values()) == found["calls"] and len(found["by_device"]) == 2
     # Which of them comes in a few seconds is chance.
     seen = set(found["faults"]) - {"interrupt"}
