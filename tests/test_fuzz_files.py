@@ -21,7 +21,8 @@ def test_damaged_bytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCGPU_CACHE_DIR", "")  # some targets set it
     rng = random.Random(5)
     seeds = fuzz_files.TARGETS[name].seeds()
-    fuzz_files.TARGETS[name].run(seeds[0])  # what is whole is read; texts have wrong ones among their seeds
+    if name in fuzz_files.FILES:  # texts have wrong ones among their seeds
+        fuzz_files.TARGETS[name].run(seeds[0])  # what is whole is read
     for seed in seeds:
         fuzz_files.check(name, seed)
     for _ in range(40):
