@@ -21,7 +21,7 @@ def test_damaged_bytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCGPU_CACHE_DIR", "")  # some targets set it
     rng = random.Random(5)
     seeds = fuzz_files.TARGETS[name].seeds()
-    if name in fuzz_files.FILES:  # texts have wrong ones among their seeds
+    if name != "shader":  # whose seeds are lines to begin with, none of them a shader
         fuzz_files.TARGETS[name].run(seeds[0])  # what is whole is read
     for seed in seeds:
         fuzz_files.check(name, seed)
