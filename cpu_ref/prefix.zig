@@ -124,10 +124,22 @@ fn gatherRow(comptime Position: type, words: []const u64, order: [*]const Positi
 }
 
 fn identityRow(words: []const u64, entries: []u64) void {
-    var ones: u64 = 0;
-    for (entries, 0..) |*entry, k| {
-        const word = if (k / 2 < words.len) words[k / 2] else 0;
-        const found: u32 = @truncate(word >> @truncate(32 * (k % 2)));
+    const Words = @Vector(8, u32);
+    const flat: []const u32 = @ptrCast(words);
+    var k: usize = 0;
+    var before: Words = @splat(0);
+    while (k + 8 <= @min(flat.len, entries.len)) : (k += 8) {
+        const eight: Words = flat[k..][0..8].*;
+        const counts: Words = @popCount(eight);
+        const through = std.simd.prefixScan(.Add, 1, counts) + before;
+        const pairs: [16]u32 align(8) = std.simd.interlace(.{ eight, through - counts });
+        @memcpy(entries[k..][0..8], @as(*const [8]u64, @ptrCast(@alignCast(&pairs))));
+        before = @splat(through[7]);
+    }
+    var ones: u64 = before[0];
+    for (entries[k..], k..) |*entry, at| {
+        const word = if (at / 2 < words.len) words[at / 2] else 0;
+        const found: u32 = @truncate(word >> @truncate(32 * (at % 2)));
         entry.* = found | ones << 32;
         ones += @popCount(found);
     }
