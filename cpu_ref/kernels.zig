@@ -9,6 +9,7 @@ pub const table: abi.Table = .{
     .compare = &@import("compare.zig").compare,
     .dense = &@import("dense.zig").dense,
     .prefix = &@import("prefix.zig").prefix,
+    .permute = &@import("permute.zig").permute,
     .lookup = &@import("lookup.zig").lookup,
     .count = &@import("count.zig").count,
     .bitwise = &@import("bitwise.zig").bitwise,

@@ -5,6 +5,7 @@
 const std = @import("std");
 const abi = @import("abi.zig");
 const cpu = @import("cpu.zig");
+const permute = @import("permute.zig");
 const pool = @import("pool.zig");
 const split = @import("split.zig");
 const tiers = @import("tiers");
@@ -22,6 +23,7 @@ comptime {
     @export(&setThreads, .{ .name = "scgpu_set_threads" });
     @export(&mostThreads, .{ .name = "scgpu_most_threads" });
     @export(&resetThreads, .{ .name = "scgpu_reset_threads" });
+    @export(&Route.run, .{ .name = "scgpu_route" });
 }
 
 /// Estimated work above which sleeping threads are woken for it: that takes tens of microseconds.
@@ -126,3 +128,42 @@ fn mostThreads() callconv(.c) u32 {
 fn resetThreads() callconv(.c) void {
     pool.reset();
 }
+
+/// Masks of the networks that put streams in the orders of `order`, one row each, for the operation permute.
+const Route = struct {
+    order: [*]const u16,
+    masks: [*]u64,
+    length: usize,
+    index_bits: usize,
+    row_count: usize,
+    chunks: usize,
+    unroutable: std.atomic.Value(bool) = .init(false),
+
+    fn run(order: ?[*]const u16, order_len: u64, masks: ?[*]u64, masks_len: u64, row_count: u32, index_bits: u32) callconv(.c) abi.Status {
+        if (index_bits < permute.least_index_bits or index_bits > permute.most_index_bits) return .bad_parameters;
+        if (row_count == 0) return .ok;
+        const length = order_len / row_count;
+        if (length > @as(u64, 1) << @intCast(index_bits)) return .bad_parameters;
+        if (masks_len < @as(u128, row_count) * permute.maskWords(index_bits)) return .short_buffer;
+        var one: Route = .{
+            .order = order orelse return .bad_address,
+            .masks = masks orelse return .bad_address,
+            .length = @intCast(length),
+            .index_bits = index_bits,
+            .row_count = row_count,
+            .chunks = @min(row_count, 4 * pool.threads()),
+        };
+        if (!pool.run(&one, runChunk, @intCast(one.chunks))) for (0..one.chunks) |chunk| runChunk(&one, @intCast(chunk));
+        return if (one.unroutable.load(.acquire)) .bad_parameters else .ok;
+    }
+
+    fn runChunk(context: *const anyopaque, chunk: u32) void {
+        const one: *Route = @ptrCast(@alignCast(@constCast(context)));
+        const mask_words = permute.maskWords(one.index_bits);
+        for (one.row_count * chunk / one.chunks..one.row_count * (@as(usize, chunk) + 1) / one.chunks) |row| {
+            const order = one.order[row * one.length ..][0..one.length];
+            const masks = one.masks[row * mask_words ..][0..mask_words];
+            if (!permute.route(order, one.index_bits, masks)) one.unroutable.store(true, .release);
+        }
+    }
+};

@@ -133,6 +133,32 @@ pub const prefix = struct {
     }
 };
 
+pub const permute = struct {
+    fn inputs(call: *const abi.Permute) u64 {
+        return call.input_end -| call.input_begin;
+    }
+    pub fn units(call: *const abi.Permute) u64 {
+        return if (call.sample_count > 1) call.sample_count else inputs(call);
+    }
+    pub fn nanoseconds(call: *const abi.Permute) u64 {
+        return @as(u64, call.sample_count) * inputs(call) * call.width / 24;
+    }
+    pub fn part(call: *const abi.Permute, begin: u64, end: u64) abi.Permute {
+        var p = call.*;
+        if (call.sample_count > 1) {
+            const first = begin * call.input_count * ((call.length + 63) / 64);
+            p.sample_count = @intCast(end - begin);
+            p.words += first;
+            p.permuted += first;
+        } else {
+            p.input_begin = @intCast(call.input_begin + begin);
+            p.input_end = @intCast(call.input_begin + end);
+            p.masks += begin * (call.index_bits + 8) * (call.width / 64);
+        }
+        return p;
+    }
+};
+
 pub const lookup = struct {
     /// A multiple of every vector length, and enough for a part to pay for making the tables again.
     const neurons = 128;
@@ -537,6 +563,10 @@ test "parts stay within buffers that are just long enough for the call" {
 /// parameters of several neurons, traces of dense synapses.
 fn limited(comptime op: []const u8, call: anytype, random: std.Random) void {
     if (comptime std.mem.eql(u8, op, "prefix")) call.order_bits = 16 * random.uintLessThan(u32, 3);
+    if (comptime std.mem.eql(u8, op, "permute")) {
+        call.index_bits = 9 + random.uintLessThan(u32, 5);
+        call.width = @as(u32, 1) << @intCast(call.index_bits);
+    }
     if (comptime std.mem.eql(u8, op, "lookup")) call.rank_bits = 16 + 16 * random.uintLessThan(u32, 2);
     if (comptime std.mem.eql(u8, op, "propagate")) {
         call.dense = random.uintLessThan(u32, 2);

@@ -13,6 +13,7 @@ test {
     _ = @import("lif.zig");
     _ = @import("lookup.zig");
     _ = @import("pack.zig");
+    _ = @import("permute.zig");
     _ = @import("philox.zig");
     _ = @import("poisson.zig");
     _ = @import("pool.zig");

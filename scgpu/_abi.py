@@ -348,6 +348,9 @@ _SLOTS = "slot_count >= 1"
 _FORMAT = "data_width >= 1 and data_width <= 16 and fraction <= 31"
 _FEW_STEPS = f"step_count <= {PASS_STEPS}"
 _SYNAPSES = "dense <= 1 and dense * source_count * target_count == dense * synapse_count"
+# Widths of networks of exchanges.
+INDEX_BITS = range(9, 14)
+_NETWORK = " or ".join(f"index_bits == {bits} and width == {1 << bits}" for bits in INDEX_BITS)
 _LONGEST_LOOKUP = "length <= 1048576"  # 2**20 bits
 
 OPS: dict[str, Op] = {
@@ -481,6 +484,28 @@ OPS: dict[str, Op] = {
                 params["sample_count"] * params["input_count"] < FEW_STREAMS or params["length"] > LONG_STREAM
             ),
             legal=lambda params, variant: variant["stream_lanes"] == 32 or params["length"] <= LONG_STREAM,
+            stream_bits="sample_count * (input_end - input_begin) * length",
+        ),
+        Op(
+            "permute",
+            params=(
+                "sample_begin",
+                "sample_count",
+                "input_count",
+                "input_begin",
+                "input_end",
+                "length",
+                "width",
+                "index_bits",
+            ),
+            buffers=(
+                Buffer("words", "u64", "in", "(sample_begin + sample_count) * input_count * ((length + 63) // 64)"),
+                Buffer("masks", "u64", "in", "(input_end - input_begin) * (index_bits + 8) * (width // 64)"),
+                Buffer("permuted", "u64", "out", "sample_count * input_count * ((length + 63) // 64)"),
+            ),
+            requires=(_INPUTS, _NETWORK, "length <= width"),
+            work_items="sample_count * (input_end - input_begin)",
+            work_item="workgroup",
             stream_bits="sample_count * (input_end - input_begin) * length",
         ),
         Op(

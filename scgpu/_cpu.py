@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from scgpu import _abi, _trace
@@ -25,7 +26,7 @@ TIER_VARIABLE = "SCGPU_SIMD_TIER"
 STATUSES = {
     1: "a buffer is too short",
     2: "the processor cannot run the SIMD tier",
-    3: "the parameters do not fit together",
+    (NOT_FITTING := 3): "the parameters do not fit together",
     4: "a buffer has no address, or one that is not aligned",
 }
 
@@ -60,6 +61,9 @@ def library() -> ctypes.CDLL:
     for function in (lib.scgpu_threads, lib.scgpu_most_threads):
         function.restype = ctypes.c_uint32
     lib.scgpu_reset_threads.restype = None
+    u32, u64, address = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+    lib.scgpu_route.argtypes = [address, u64, address, u64, u32, u32]
+    lib.scgpu_route.restype = u32
     for name in CALLS:
         function = lib[f"scgpu_{name}"]
         function.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
@@ -120,6 +124,23 @@ def _address(array: NDArray[Any]) -> int:
         if not array.flags.c_contiguous:
             raise ValueError(f"a buffer must be C-contiguous; got strides {array.strides}") from None
         return array.ctypes.data
+
+
+def route(order: NDArray[np.uint16], index_bits: int, masks: NDArray[np.uint64]) -> None:
+    """Write the masks of the networks of 2**index_bits bits that put streams in orders, a row each.
+
+    Raises
+    ------
+    ValueError
+        When a row is not a permutation, or does not fit into such a network.
+    NativeLibraryError
+        When the library is missing, does not belong to this version, or refuses the call.
+    """
+    status = library().scgpu_route(_address(order), order.size, _address(masks), masks.size, len(order), index_bits)
+    if status == NOT_FITTING:
+        raise ValueError(f"order must have permutations of at most {1 << index_bits} positions in its rows")
+    if status:
+        raise NativeLibraryError(f"the native library refused route ({STATUSES.get(status, status)}); {REMEDY}")
 
 
 class NativeBackend(HostBackend):

@@ -301,5 +301,5 @@ def _chain(
                 integers = activations[index].integers(layer.n_inputs, layer.length, layer.polarity)
                 steps += products(words[index], counts, scratch[index], sample_count)
                 steps.append(activation_step(counts, thresholds, sample_count * layer.n_neurons, integers))
-    between = [*words, *(one for pair in hidden for one in pair), *(one for one in scratch if one is not None)]
+    between = [*words, *(one for pair in hidden for one in pair), *(one for buffers in scratch for one in buffers)]
     return steps, last_counts, between

@@ -24,6 +24,7 @@ from scgpu.encode import encode_step
 from scgpu.errors import GpuError, NativeLibraryError, TooLargeError
 from scgpu.forks import ForkLock
 from scgpu.lookup import lookup_steps
+from scgpu.permute import mask_words, ordered_by_network, permute_step
 from scgpu.prefix import entry_count, prefix_step
 from scgpu.threads import num_threads
 from scgpu.weights import dense_step
@@ -117,21 +118,25 @@ class _Trial:
     def shared(self, neurons: int, inputs: int, length: int) -> tuple[Callable[[], object], Callable[[], object]]:
         """Order the streams of one sample; look its products up."""
         entries = self._backend.empty("u64", inputs * entry_count(length))
-        order = np.tile(self._rng.permutation(length).astype("<u2"), (inputs, 1)).view("<u4")
         ranks = self._rng.integers(0, length, (inputs, neurons)).astype("<u2").view("<u4")
         counts = self._backend.empty("u32", neurons)
-        prefix = prefix_step(
-            self._words(inputs * length // 64),
-            self._backend.upload(order),
-            entries,
-            sample_begin=0,
-            sample_count=1,
-            input_count=inputs,
-            input_begin=0,
-            input_end=inputs,
-            length=length,
-            order_bits=16,
-            order_stride=length // 2,
+        words = self._words(inputs * length // 64)
+        streams = {"sample_begin": 0, "sample_count": 1, "input_count": inputs, "input_begin": 0, "input_end": inputs}
+        by_network = ordered_by_network(self._backend.device, length)
+        if by_network:
+            masks = self._words(inputs * mask_words(length))
+            permuted = self._backend.empty("u64", inputs * length // 64)
+            ordering = [permute_step(words, masks, permuted, **streams, length=length)]
+            words, order = permuted, self._backend.empty("u32", 0)
+        else:
+            ordering = []
+            positions = np.tile(self._rng.permutation(length).astype("<u2"), (inputs, 1))
+            order = self._backend.upload(positions.view("<u4"))
+        bits = 0 if by_network else 16
+        ordering.append(
+            prefix_step(
+                words, order, entries, **streams, length=length, order_bits=bits, order_stride=bits * length // 32
+            )
         )
         lookups = lookup_steps(
             self._backend.upload(ranks),
@@ -147,7 +152,7 @@ class _Trial:
             count_stride=neurons,
             polarity="unipolar",
         )
-        return (lambda: self._backend.execute([prefix], [counts])), (lambda: self._backend.execute(lookups, [counts]))
+        return (lambda: self._backend.execute(ordering, [counts])), (lambda: self._backend.execute(lookups, [counts]))
 
 
 def measure(backend: Backend) -> Rates:

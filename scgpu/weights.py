@@ -22,6 +22,7 @@ from scgpu.devices import backend_for
 from scgpu.encode import encode, thresholds_of
 from scgpu.errors import TooLargeError
 from scgpu.lookup import lookup_steps
+from scgpu.permute import mask_words, networks, ordered_by_network, permute_step
 from scgpu.prefix import entry_count, prefix_step, rows32
 from scgpu.sequence import SequenceName, ranked
 from scgpu.sng import Sng
@@ -159,11 +160,13 @@ class WeightStreams(Protocol):
         """The streams, shape (n_neurons, n_inputs)."""
         ...
 
-    def scratch(self, sample_count: int) -> Any:
-        """A buffer for what `steps` keeps in between; the steps of one submission may share it."""
+    def scratch(self, sample_count: int) -> Sequence[Any]:
+        """Buffers for what `steps` keeps in between; the steps of one submission may share them."""
         ...
 
-    def steps(self, inputs: Any, counts: Any, scratch: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+    def steps(
+        self, inputs: Any, counts: Any, scratch: Sequence[Any], sample_count: int, count_offset: int = 0
+    ) -> list[Step]:
         """Kernel calls that count the products with input streams (sample, input, word)."""
         ...
 
@@ -223,10 +226,13 @@ class IndependentStreams:
         ]
         return Bitstream(self.backend, parts, (form.n_neurons, form.n_inputs), form.length, form.polarity)
 
-    def scratch(self, sample_count: int) -> None:
+    def scratch(self, sample_count: int) -> Sequence[Any]:
         """Nothing is kept in between."""
+        return ()
 
-    def steps(self, inputs: Any, counts: Any, scratch: None, sample_count: int, count_offset: int = 0) -> list[Step]:
+    def steps(
+        self, inputs: Any, counts: Any, scratch: Sequence[Any], sample_count: int, count_offset: int = 0
+    ) -> list[Step]:
         """Products by AND and popcount."""
         return product_steps(self._form, self.packed._parts, inputs, counts, sample_count, count_offset)
 
@@ -241,6 +247,8 @@ class SharedStreams:
             thresholds_of(weights, form.polarity), form.length, sequence, form.seed, form.tensor_id, form.device
         )
         self.backend = backend_for(form.device)
+        self._no_order = self.backend.empty("u32", 0)
+        self._by_network = sequence != "ramp" and ordered_by_network(form.device, form.length)
         self._orders = self._order_parts()
         self._rank_bits = 8 * self._ranked.ranks.dtype.itemsize
         self._ranks = self._rank_parts()
@@ -266,15 +274,17 @@ class SharedStreams:
         return form.n_inputs * 4 * -(-min(NEURONS_IN_STEP, form.n_neurons) * rank_bytes // 4)
 
     def _order_parts(self) -> list[tuple[int, int, int, Any]]:
-        """First input, end, elements of a row, buffer: the order in as many buffers as it needs."""
+        """First input, end, elements of a row, buffer: order or masks of networks in as many buffers as they need."""
         order, n_inputs = self._ranked.order, self._form.n_inputs
         if order is None:
-            return [(0, n_inputs, 0, self.backend.empty("u32", 0))]
-        at_once = max(1, self.backend.largest_buffer // (4 * -(-order[0].nbytes // 4)))
+            return [(0, n_inputs, 0, self._no_order)]
+        row_bytes = 8 * mask_words(self._form.length) if self._by_network else 4 * -(-order[0].nbytes // 4)
+        at_once = max(1, self.backend.largest_buffer // row_bytes)
         parts = []
         for begin in range(0, n_inputs, at_once):
-            flat, stride = rows32(order[begin : begin + at_once])
-            parts.append((begin, min(begin + at_once, n_inputs), stride, self.backend.upload(flat)))
+            rows = order[begin : begin + at_once]
+            flat, stride = (networks(rows), 0) if self._by_network else rows32(rows)
+            parts.append((begin, begin + len(rows), stride, self.backend.upload(flat)))
         return parts
 
     def _rank_parts(self) -> list[tuple[int, int, int, Any]]:
@@ -311,39 +321,77 @@ class SharedStreams:
     def _samples_at_once(self, sample_count: int) -> int:
         return min(max(1, ENTRY_BYTES // self.sample_bytes), sample_count)
 
-    def scratch(self, sample_count: int) -> Any:
-        """Entries of as many samples as are looked up together."""
-        return self.backend.empty("u64", self._samples_at_once(sample_count) * self.sample_bytes // 8)
+    def scratch(self, sample_count: int) -> Sequence[Any]:
+        """Entries of as many samples as are looked up together, and their streams where a network orders them."""
+        form, at_once = self._form, self._samples_at_once(sample_count)
+        entries = self.backend.empty("u64", at_once * self.sample_bytes // 8)
+        if not self._by_network:
+            return (entries,)
+        return entries, self.backend.empty("u64", at_once * form.n_inputs * form.word_count)
 
-    def steps(self, inputs: Any, counts: Any, scratch: Any, sample_count: int, count_offset: int = 0) -> list[Step]:
+    def steps(
+        self, inputs: Any, counts: Any, scratch: Sequence[Any], sample_count: int, count_offset: int = 0
+    ) -> list[Step]:
         """Products by look-up."""
         at_once = self._samples_at_once(sample_count)
         steps: list[Step] = []
         for begin in range(0, sample_count, at_once):
             count = min(at_once, sample_count - begin)
             steps += self._prefix_steps(inputs, scratch, begin, count)
-            steps += self._lookup_steps(scratch, counts, count, count_offset + begin * self._form.n_neurons)
+            steps += self._lookup_steps(scratch[0], counts, count, count_offset + begin * self._form.n_neurons)
         return steps
 
-    def _prefix_steps(self, inputs: Any, entries: Any, sample_begin: int, sample_count: int) -> list[Step]:
+    def _prefix_steps(self, inputs: Any, scratch: Sequence[Any], sample_begin: int, sample_count: int) -> list[Step]:
         form = self._form
-        order_bits = 0 if self._ranked.order is None else 8 * self._ranked.order.dtype.itemsize
-        return [
-            prefix_step(
+        if not self._by_network:
+            order_bits = 0 if self._ranked.order is None else 8 * self._ranked.order.dtype.itemsize
+            return [
+                prefix_step(
+                    inputs,
+                    order,
+                    scratch[0],
+                    sample_begin=sample_begin,
+                    sample_count=sample_count,
+                    input_count=form.n_inputs,
+                    input_begin=begin,
+                    input_end=end,
+                    length=form.length,
+                    order_bits=order_bits,
+                    order_stride=stride,
+                )
+                for begin, end, stride, order in self._orders
+            ]
+        entries, permuted = scratch
+        steps = [
+            permute_step(
                 inputs,
-                order,
-                entries,
+                masks,
+                permuted,
                 sample_begin=sample_begin,
                 sample_count=sample_count,
                 input_count=form.n_inputs,
                 input_begin=begin,
                 input_end=end,
                 length=form.length,
-                order_bits=order_bits,
-                order_stride=stride,
             )
-            for begin, end, stride, order in self._orders
+            for begin, end, _, masks in self._orders
         ]
+        steps.append(
+            prefix_step(
+                permuted,
+                self._no_order,
+                entries,
+                sample_begin=0,
+                sample_count=sample_count,
+                input_count=form.n_inputs,
+                input_begin=0,
+                input_end=form.n_inputs,
+                length=form.length,
+                order_bits=0,
+                order_stride=0,
+            )
+        )
+        return steps
 
     def _lookup_steps(self, entries: Any, counts: Any, sample_count: int, count_offset: int) -> list[Step]:
         form = self._form

@@ -19,7 +19,7 @@ TOP_LEVEL = {
     *("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore"),
 }
 # The files of cpu_ref/ that are no operation.
-ZIG_FRAME = {"abi", "main", "cpu", "kernels", "popcount", "pool", "split", "emulate", "tests"}
+ZIG_FRAME = {"abi", "main", "cpu", "kernels", "octets", "popcount", "pool", "split", "emulate", "tests"}
 
 
 def cells(op: str) -> list[Path]:

@@ -28,6 +28,7 @@ from scgpu.oracle.fsm import fsm
 from scgpu.oracle.lif import lif
 from scgpu.oracle.lookup import lookup
 from scgpu.oracle.pack import pack
+from scgpu.oracle.permute import permute
 from scgpu.oracle.philox import philox
 from scgpu.oracle.poisson import poisson
 from scgpu.oracle.prefix import prefix
@@ -44,6 +45,7 @@ KERNELS: dict[str, Any] = {
         compare,
         dense,
         prefix,
+        permute,
         lookup,
         count,
         bitwise,
