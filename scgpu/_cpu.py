@@ -37,6 +37,9 @@ CALLS: Mapping[str, struct.Struct] = {
 }
 
 
+ADDRESS = struct.Struct("@P")
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The loaded library, after its boundary was compared with `scgpu._abi`."""
@@ -177,7 +180,11 @@ class NativeBackend(HostBackend):
     def program(
         self, steps: Sequence[Step], read: Sequence[NDArray[Any]], scratch: Sequence[NDArray[Any]] = ()
     ) -> HostProgram:
-        """Steps and buffers to read, whose call structs are packed once, and again where parameters change."""
+        """Steps and buffers to read, whose call structs are packed once, and again where parameters change.
+
+        Where the array of a submission is for a buffer that steps only read, and whose contents mean nothing
+        afterwards, the kernels read the array itself.
+        """
         tier = self._tier
         # Changes, and the steps and calls that they make: one name, so that Ctrl-C finds or leaves all three.
         packed: tuple[Changes, Sequence[Step], list[tuple[Any, bytes]]] = (
@@ -185,8 +192,9 @@ class NativeBackend(HostBackend):
             steps,
             [self._packed(step) for step in steps],
         )
+        stand_ins = {id(buffer): _places(steps, buffer) for buffer in scratch if not any(buffer is one for one in read)}
 
-        def run(changes: Changes) -> None:
+        def run(source: NDArray[Any] | None, array: NDArray[Any] | None, changes: Changes) -> None:
             nonlocal packed
             before, now, calls = packed
             if changes != before:
@@ -196,6 +204,15 @@ class NativeBackend(HostBackend):
                     self._packed(step) if step.op in touched else call for step, call in zip(now, calls, strict=True)
                 ]
                 packed = changes, now, calls
+            if source is not None and array is not None:
+                places = stand_ins.get(id(source))
+                if places and not _trace.active and _stands_in(array, source):
+                    calls, address = list(calls), ADDRESS.pack(_address(array))
+                    for index, place in places:
+                        function, call = calls[index]
+                        calls[index] = function, call[:place] + address + call[place + ADDRESS.size :]
+                else:
+                    self.write(source, array)
             if _trace.active:
                 self.execute(now)
                 return
@@ -203,7 +220,27 @@ class NativeBackend(HostBackend):
                 if status := function(tier, call):
                     raise _refused(step, status)
 
-        return HostProgram(self, read, run)
+        return HostProgram(read, run)
+
+
+def _places(steps: Sequence[Step], buffer: NDArray[Any]) -> list[tuple[int, int]]:
+    """Steps that take a buffer, and where its address lies in their call structs; none where one writes to it."""
+    places = []
+    for index, step in enumerate(steps):
+        op = _abi.OPS[step.op]
+        first = struct.calcsize("@" + "I" * len(op.params) + "0P")
+        for slot, (declared, given) in enumerate(zip(op.buffers, step.buffers, strict=True)):
+            if given is buffer:
+                if declared.access != "in":
+                    return []
+                places.append((index, first + slot * struct.calcsize("@PQ")))
+    return places
+
+
+def _stands_in(array: NDArray[Any], buffer: NDArray[Any]) -> bool:
+    """Whether kernels may read the one in place of the other."""
+    flags = array.flags
+    return array.dtype == buffer.dtype and array.size == buffer.size and flags.c_contiguous and flags.aligned
 
 
 def _refused(step: Step, status: int) -> NativeLibraryError:

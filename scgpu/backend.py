@@ -266,11 +266,13 @@ class Finished:
         return self._arrays
 
 
-class HostProgram:
-    """A `Program` of a backend that computes at once; ``run`` runs the steps with the changes that it is given."""
+Run = Callable[["NDArray[Any] | None", "NDArray[Any] | None", Changes], None]
 
-    def __init__(self, backend: HostBackend, read: Sequence[NDArray[Any]], run: Callable[[Changes], None]) -> None:
-        self._backend = backend
+
+class HostProgram:
+    """A `Program` of a backend that computes at once; ``run`` does what `submit` is given."""
+
+    def __init__(self, read: Sequence[NDArray[Any]], run: Run) -> None:
         self._read = read
         self._run = run
 
@@ -281,9 +283,7 @@ class HostProgram:
         changes: Changes = MappingProxyType({}),
     ) -> Finished:
         """Run the steps now; what is read is copied, for the next time writes to the same buffers."""
-        if source is not None and array is not None:
-            self._backend.write(source, array)
-        self._run(changes)
+        self._run(source, array, changes)
         return Finished([buffer.copy() for buffer in self._read])
 
 
@@ -328,10 +328,12 @@ class HostBackend(ABC):
     ) -> HostProgram:
         """Steps and buffers to read, to be run any number of times."""
 
-        def run(changes: Changes) -> None:
+        def run(source: NDArray[Any] | None, array: NDArray[Any] | None, changes: Changes) -> None:
+            if source is not None and array is not None:
+                self.write(source, array)
             self.execute([step.changed(changes) for step in steps])
 
-        return HostProgram(self, read, run)
+        return HostProgram(read, run)
 
     def submit(self, steps: Sequence[Step], read: Sequence[NDArray[Any]] = ()) -> Finished:
         """Run steps now."""

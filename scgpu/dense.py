@@ -20,7 +20,7 @@ from scgpu.devices import device as device_of
 from scgpu.encode import domain_of
 from scgpu.errors import TooLargeError
 from scgpu.philox import philox4x32
-from scgpu.pipeline import Pending, Plan, Plans, submit_stack
+from scgpu.pipeline import PLAN_BYTES, Pending, Plan, Plans, submit_stack
 from scgpu.placement import Shape, place
 from scgpu.sequence import SEQUENCES, SequenceName
 from scgpu.sng import Sng, SngName, sng_of
@@ -35,7 +35,6 @@ from scgpu.weights import (
 )
 
 DRAWS_AT_ONCE = 1 << 20
-COPIED_BYTES = 1 << 16  # of input streams: copying them costs less than looking the kernel calls up again
 
 
 def initial_weights(
@@ -383,25 +382,28 @@ class DenseLayer:
         TypeError
             Not a `Bitstream`.
         """
+        return self._counts_prepacked(inputs, weights).astype(np.uint64)
+
+    def _counts_prepacked(self, inputs: Bitstream, weights: Bitstream | None) -> NDArray[np.uint32]:
+        """The counts of `counts_prepacked` as kernels write them."""
         self._require_streams("inputs", inputs, "forward for numbers")
-        if len(inputs.shape) not in (1, 2) or inputs.shape[-1] != self.n_inputs:
-            raise ValueError(
-                f"inputs must have shape ({self.n_inputs},) or (batch, {self.n_inputs}); got {inputs.shape}"
-            )
+        shape = inputs.shape
+        if len(shape) not in (1, 2) or shape[-1] != self.n_inputs:
+            raise ValueError(f"inputs must have shape ({self.n_inputs},) or (batch, {self.n_inputs}); got {shape}")
         given = None if weights is None else self._given_weights(weights)
-        *batch_shape, _ = inputs.shape
-        batch = batch_shape[0] if batch_shape else 1
-        if batch == 0:
-            return np.empty((0, self.n_neurons), np.uint64)
+        if shape[0] == 0:
+            return np.empty((0, self.n_neurons), np.uint32)
         backend = self._streams.backend
         if inputs._backend is not backend:
             inputs = inputs._on(backend)
         outs = [self._counts_of_part(part, given) for part in inputs._parts]
         out = outs[0] if len(outs) == 1 else np.concatenate(outs)
-        return out.reshape(*batch_shape, self.n_neurons).astype(np.uint64)
+        return out if len(shape) == 1 else out.reshape(shape[0], self.n_neurons)
 
     def _require_streams(self, name: str, streams: Bitstream, remedy: str) -> None:
         """Refuse what is no Bitstream of the layer's length and polarity."""
+        if isinstance(streams, Bitstream) and streams.length == self.length and streams.polarity == self.polarity:
+            return
         if not isinstance(streams, Bitstream):
             raise TypeError(
                 f"{name} must be a Bitstream; got {type(streams).__name__}. Use Bitstream.from_words for packed words, "
@@ -438,8 +440,8 @@ class DenseLayer:
                 f"buffer of {self.device}; use a smaller length or device='cpu'"
             )
         streams, backend = self._streams, self._streams.backend
-        if weights is None and backend.host_arrays and part.buffer.nbytes <= COPIED_BYTES:
-            return self._counts_of_copy(part.buffer, batch)
+        if weights is None and backend.host_arrays and part.buffer.nbytes <= PLAN_BYTES:
+            return self._counts_by_plan(part.buffer, batch)
         counts = backend.empty("u32", batch * self.n_neurons)
         if weights is None:
             steps = streams.steps(part.buffer, counts, streams.scratch(batch), batch)
@@ -448,14 +450,15 @@ class DenseLayer:
         (out,) = backend.execute(steps, [counts])
         return out
 
-    def _counts_of_copy(self, words: NDArray[np.uint64], batch: int) -> NDArray[np.uint32]:
+    def _counts_by_plan(self, words: NDArray[np.uint64], batch: int) -> NDArray[np.uint32]:
         """Counts of few input streams in host memory, by kernel calls that are kept."""
         kind, streams, backend = ("products", batch), self._streams, self._streams.backend
         plan = self.plans.take(kind, [streams])
         if plan is None:
             inputs, counts = backend.empty("u64", words.size), backend.empty("u32", batch * self.n_neurons)
-            steps = streams.steps(inputs, counts, streams.scratch(batch), batch)
-            plan = Plan(backend.program(steps, [counts]), inputs, [streams])
+            scratch = streams.scratch(batch)
+            steps = streams.steps(inputs, counts, scratch, batch)
+            plan = Plan(backend.program(steps, [counts], [inputs, *scratch]), inputs, [streams])
         try:
             (out,) = plan.program.submit(plan.source, words).result()
         finally:
@@ -464,15 +467,19 @@ class DenseLayer:
 
     def forward_prepacked(self, inputs: Bitstream, *, weights: Bitstream | None = None) -> NDArray[np.float64]:
         """Values of the neurons for input streams that exist already; see `counts_prepacked`."""
-        return self.values_of(self.counts_prepacked(inputs, weights=weights))
+        return self._values(self._counts_prepacked(inputs, weights))
 
     def values_of(self, counts: NDArray[np.uint64]) -> NDArray[np.float64]:
         """Counts as numbers: counts / length, bipolar 2 counts / length - n_inputs."""
         counts = arguments.array_of("counts", counts)
         if not arguments.holds_integers(counts):
             raise TypeError(f"counts must hold integers; got dtype {counts.dtype}")
+        return self._values(counts)
+
+    def _values(self, counts: NDArray[Any]) -> NDArray[np.float64]:
+        """Counts as numbers, of which none rounds before the division."""
         if self.polarity == "bipolar":
-            return 2 * counts / self.length - self.n_inputs
+            return 2.0 * counts / self.length - self.n_inputs
         return counts / self.length
 
     def save(self, path: str | os.PathLike[str]) -> None:

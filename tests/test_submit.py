@@ -16,6 +16,7 @@ from test_devices import python
 
 import scgpu
 from scgpu import _gpu, _gpu_raw, pipeline
+from scgpu.backend import Step
 from scgpu.devices import backend_of
 
 RNG = np.random.default_rng(3)
@@ -355,8 +356,40 @@ def test_plans_of_prepacked_inputs(chosen: scgpu.Device, kind: Any, monkeypatch:
     layer.weights = plain.weights = 1 - layer.weights
     assert len(layer.plans) == 0 and same(RNG.random(6))
     layer = layer.__copy__()
-    monkeypatch.setattr("scgpu.dense.COPIED_BYTES", 6 * 16 - 1)
+    monkeypatch.setattr("scgpu.dense.PLAN_BYTES", 6 * 16 - 1)
     assert same(RNG.random(6)) and len(layer.plans) == 0
+
+
+def test_kernels_read_the_array_itself_where_nobody_misses_a_copy() -> None:
+    backend = backend_of(scgpu.device("cpu"))
+    words, other = RNG.integers(0, 2**64, (2, 6, 2), dtype=np.uint64)
+    params = {"stream_count": 6, "word_count": 2, "segment_words": 2, "segment_count": 1}
+    ones = [np.bitwise_count(one).sum(axis=1).tolist() for one in (words, other)]
+
+    def counted(array: Any, *, read: bool = False, scratch: bool = True) -> tuple[list[int], bool]:
+        source, counts = backend.upload(np.zeros(12, np.uint64)), backend.empty("u32", 6)
+        step = Step("count", params, (source, counts))
+        program = backend.program([step], [counts, source] if read else [counts], [source, counts] if scratch else [])
+        program.submit(source, array)
+        found = program.submit(source, array).result()[0]
+        assert program.submit(source, other.reshape(-1)).result()[0].tolist() == ones[1]
+        return found.tolist(), bool(source.any())
+
+    flat = words.reshape(-1)
+    assert counted(flat) == (ones[0], False)
+    # as copies: contents that are read or kept, another shape, type or place in memory
+    assert counted(flat, read=True) == counted(flat, scratch=False) == (ones[0], True)
+    apart = np.zeros(24, np.uint64)
+    apart[::2] = flat
+    shifted = np.zeros(97, np.uint8)[1:].view(np.uint64)
+    shifted[:] = flat
+    for copied in (apart[::2], shifted, flat.astype(">u8")):
+        assert counted(copied)[0] == ones[0]
+    source = backend.upload(np.arange(12, dtype=np.uint64))
+    params = {"stream_count": 6, "word_count": 2, "tail_bits": 64, "word_shift": 1, "bit_shift": 0}
+    late = backend.program([Step("delay", params, (source, source))], [], [source])
+    late.submit(source, flat)
+    assert source.any() and flat.tolist() == words.reshape(-1).tolist()
 
 
 @pytest.mark.parametrize("packed", [0, 1])
