@@ -385,11 +385,12 @@ def test_kernels_read_the_array_itself_where_nobody_misses_a_copy() -> None:
     shifted[:] = flat
     for copied in (apart[::2], shifted, flat.astype(">u8")):
         assert counted(copied)[0] == ones[0]
-    source = backend.upload(np.arange(12, dtype=np.uint64))
-    params = {"stream_count": 6, "word_count": 2, "tail_bits": 64, "word_shift": 1, "bit_shift": 0}
-    late = backend.program([Step("delay", params, (source, source))], [], [source])
-    late.submit(source, flat)
-    assert source.any() and flat.tolist() == words.reshape(-1).tolist()
+    source, counts, third = backend.upload(np.zeros(12, np.uint64)), backend.empty("u32", 6), backend.upload(other)
+    late = {"stream_count": 6, "word_count": 2, "tail_bits": 64, "word_shift": 0, "bit_shift": 0}
+    steps = [Step("count", params, (source, counts)), Step("delay", late, (third, source))]
+    program = backend.program(steps, [counts], [source, counts])
+    assert program.submit(source, flat).result()[0].tolist() == ones[0]
+    assert source.tolist() == third.tolist() and flat.tolist() == words.reshape(-1).tolist()
 
 
 @pytest.mark.parametrize("packed", [0, 1])
