@@ -39,244 +39,206 @@ inline fn product(comptime bipolar: bool, ones: anytype, ranks: @TypeOf(ones), t
     return if (bipolar) ones +% ones -% ranks -% totals else ones;
 }
 
-/// Look-up by permutations of 16 words of 32 bits: one instruction for a table of two registers, 1024 positions.
-const InRegisters = struct {
-    const usable = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f);
-    const lanes = 16;
-    const Lanes = @Vector(lanes, u32);
+/// Table by permutations of 32 words of 16 bits: a word of 16 positions and the ones before it, of 1024 positions in
+/// one instruction each.
+fn WordTable(comptime pairs: usize) type {
+    return struct {
+        words: [2 * pairs]Numbers,
+        before: [2 * pairs]Numbers,
+        total: u32,
 
-    extern fn @"llvm.x86.avx512.vpermi2var.d.512"(Lanes, Lanes, Lanes) callconv(.auto) Lanes;
+        const Self = @This();
+        const width = 32;
+        const Numbers = @Vector(width, u16);
+        const Sums = struct { ones: Numbers, ranks: Numbers };
 
-    /// One input of one sample: both halves of its entries in `pairs` pairs of registers.
-    fn Table(comptime pairs: usize) type {
-        return struct {
-            entries: []const Entry,
-            words: [2 * pairs]Lanes,
-            before: [2 * pairs]Lanes,
-            total: u32,
+        /// Inputs whose sums have room.
+        const together = 63 / pairs;
 
-            const Self = @This();
+        extern fn @"llvm.x86.avx512.vpermi2var.hi.512"(Numbers, Numbers, Numbers) callconv(.auto) Numbers;
 
-            fn load(entries: []const Entry) Self {
-                var halves: [2][2 * pairs * lanes]u32 = @splat(@splat(0));
-                for (entries[0..@min(entries.len, 2 * pairs * lanes)], 0..) |entry, k| {
-                    halves[0][k] = entry.word;
-                    halves[1][k] = entry.before;
+        fn load(entries: []const Entry) Self {
+            var table: Self = .{ .words = @splat(@splat(0)), .before = undefined, .total = entries[entries.len - 1].total() };
+            const words: *[2 * pairs * width / 2]u32 = @ptrCast(&table.words);
+            for (words[0..@min(entries.len, words.len)], entries[0..@min(entries.len, words.len)]) |*word, entry| word.* = entry.word;
+            var passed: u16 = 0;
+            inline for (&table.before, table.words) |*before, word| {
+                const through = std.simd.prefixScan(.Add, 1, @as(Numbers, @popCount(word))) + @as(Numbers, @splat(passed));
+                before.* = through - @as(Numbers, @popCount(word));
+                passed = through[width - 1];
+            }
+            return table;
+        }
+
+        inline fn select(halves: *const [2 * pairs]Numbers, index: Numbers) Numbers {
+            var found: [pairs]Numbers = undefined;
+            inline for (0..pairs) |p| found[p] = @"llvm.x86.avx512.vpermi2var.hi.512"(halves[2 * p], index, halves[2 * p + 1]);
+            comptime var count = pairs;
+            comptime var bit = 2 * width;
+            inline while (count > 1) : (count /= 2) {
+                const upper = (index & @as(Numbers, @splat(bit))) != @as(Numbers, @splat(0));
+                inline for (0..count / 2) |p| found[p] = @select(u16, upper, found[2 * p + 1], found[2 * p]);
+                bit *= 2;
+            }
+            return found[0];
+        }
+
+        inline fn add(table: *const Self, comptime bipolar: bool, row: *const [width]u16, sums: *Sums) void {
+            const rank: Numbers = row.*;
+            const index = rank >> @splat(4);
+            const bit: @Vector(width, u4) = @truncate(rank);
+            const mask = (@as(Numbers, @splat(1)) << bit) -% @as(Numbers, @splat(1));
+            const found = select(&table.before, index) + @popCount(select(&table.words, index) & mask);
+            // The word after the last one has no place in the registers.
+            const whole = rank == @as(Numbers, @splat(1024 * pairs));
+            sums.ones +%= @select(u16, whole, @as(Numbers, @splat(@truncate(table.total))), found);
+            if (bipolar) sums.ranks +%= rank;
+        }
+
+        fn flush(comptime bipolar: bool, sums: *const Sums, totals: u32) [width]u32 {
+            const Wide = @Vector(width, u32);
+            return product(bipolar, @as(Wide, sums.ones), @as(Wide, sums.ranks), @as(Wide, @splat(totals)));
+        }
+    };
+}
+
+/// Table by permutations of 16 octets, with which a register is filled: an octet of positions, and the ones before it in
+/// its piece of 16 octets. A register holds the ones before up to 16 pieces.
+fn OctetTable(comptime pieces: usize) type {
+    return struct {
+        octets: [pieces]@Vector(16, u8),
+        before: [pieces]@Vector(16, u8),
+        /// Ones before each piece, by 128 and what is left; after the last piece all of them.
+        high: [16]u8,
+        low: [16]u8,
+        total: u32,
+
+        const Self = @This();
+        const width = octets.width;
+        const Numbers = @Vector(width / 2, u16);
+        const Octets = octets.Octets;
+
+        /// Of neurons in even octets, of those in odd ones, and of both what is kept in units of 128; ranks by halves.
+        const Sums = struct { low: [2]Numbers, high: Octets, ranks: [2]Numbers };
+
+        /// Inputs whose sums have room: of the highest parts in octets, and of ranks in 16 bits.
+        const together = 255 / pieces;
+
+        fn load(entries: []const Entry) Self {
+            const total = entries[entries.len - 1].total();
+            var table: Self = undefined;
+            var words: [4 * pieces]u32 = @splat(0);
+            for (entries[0..@min(entries.len, words.len)], 0..) |entry, k| words[k] = entry.word;
+            for (0..16) |piece| {
+                const ones = if (4 * piece < @min(entries.len, words.len)) entries[4 * piece].before else total;
+                table.high[piece] = @truncate(ones >> 7);
+                table.low[piece] = @truncate(ones & 127);
+            }
+            inline for (&table.octets, &table.before, 0..) |*piece, *before, i| {
+                piece.* = @bitCast(@as(@Vector(4, u32), words[4 * i ..][0..4].*));
+                const counts: @Vector(16, u8) = @popCount(piece.*);
+                before.* = std.simd.prefixScan(.Add, 1, counts) - counts;
+            }
+            table.total = total;
+            return table;
+        }
+
+        /// Each octet of `index` chooses one of the octets of all pieces.
+        inline fn select(pieces_of: *const [pieces]@Vector(16, u8), index: Octets) Octets {
+            var found: [pieces]Octets = undefined;
+            inline for (&found, pieces_of) |*in_piece, piece| in_piece.* = octets.pick(octets.filled(piece), index);
+            comptime var count = pieces;
+            comptime var shift = 3;
+            inline while (count > 1) : (count /= 2) {
+                // The sign of an octet decides; the bits that pass from one to the next do not.
+                const sign: @Vector(width, i8) = @bitCast(@as(Numbers, @bitCast(index)) << @splat(shift));
+                const upper = sign < @as(@Vector(width, i8), @splat(0));
+                inline for (0..count / 2) |p| found[p] = @select(u8, upper, found[2 * p + 1], found[2 * p]);
+                shift -= 1;
+            }
+            return found[0];
+        }
+
+        inline fn add(table: *const Self, comptime bipolar: bool, row: *const [width]u16, sums: *Sums) void {
+            const ranks: [2]Numbers = .{ row[0 .. width / 2].*, row[width / 2 ..].* };
+            const seven: Numbers = @splat(7);
+            const index: Octets = @bitCast(ranks[0] >> @splat(3) | (ranks[1] << @splat(5) & @as(Numbers, @splat(0xff00))));
+            const bit: Octets = @bitCast((ranks[0] & seven) | (ranks[1] & seven) << @splat(8));
+            const piece: Octets = @bitCast((@as(Numbers, @bitCast(index)) >> @splat(4)) & @as(Numbers, @splat(0x0f0f)));
+            const mask = octets.pick(octets.filled(.{ 0, 1, 3, 7, 15, 31, 63, 127, 0, 0, 0, 0, 0, 0, 0, 0 }), bit);
+            // Of the rank that is all of 1024 positions the index is 128, and there is nothing in the octets.
+            const in_piece = select(&table.before, index) + @popCount(select(&table.octets, index) & mask);
+            const low: Numbers = @bitCast(in_piece + octets.pick(octets.filled(table.low), piece));
+            sums.low[0] +%= low & @as(Numbers, @splat(0xff));
+            sums.low[1] +%= low >> @splat(8);
+            sums.high +%= octets.pick(octets.filled(table.high), piece);
+            if (bipolar) inline for (0..2) |half| {
+                sums.ranks[half] +%= ranks[half];
+            };
+        }
+
+        fn flush(comptime bipolar: bool, sums: *const Sums, totals: u32) [width]u32 {
+            const Wide = @Vector(width / 2, u32);
+            const high: Numbers = @bitCast(sums.high);
+            const highs: [2]Numbers = .{ high & @as(Numbers, @splat(0xff)), high >> @splat(8) };
+            var added: [width]u32 = undefined;
+            inline for (0..2) |half| {
+                const ones = @as(Wide, sums.low[half]) + (@as(Wide, highs[half]) << @splat(7));
+                const numbers = product(bipolar, ones, @as(Wide, sums.ranks[half]), @as(Wide, @splat(totals)));
+                added[half * width / 2 ..][0 .. width / 2].* = numbers;
+            }
+            return added;
+        }
+    };
+}
+
+/// Look-up in tables that registers hold, for vectors of neurons whose sums stay in 16 bits for some inputs.
+fn InRegisters(comptime Table: type) type {
+    return struct {
+        /// Vectors of neurons whose sums are kept at a time, in the first-level cache.
+        const block = 64;
+        const width = Table.width;
+
+        /// Add inputs begin .. end to the counts of some neurons of a sample, of which `first` is the first.
+        fn addInputs(comptime bipolar: bool, call: *const abi.Lookup, sample: usize, begin: usize, end: usize, first: usize, counts: []u32) void {
+            var sums: [block]Table.Sums = undefined;
+            const vectors = (counts.len + width - 1) / width;
+            const full = counts.len / width;
+            @memset(sums[0..vectors], std.mem.zeroes(Table.Sums));
+            var totals: u32 = 0;
+            for (begin..end) |input| {
+                const ranks = @as([*]const u16, @ptrCast(call.ranks + input * call.rank_stride)) + first;
+                const table: Table = .load(Entry.row(call, sample, input));
+                totals +%= table.total;
+                for (sums[0..full], 0..) |*vector, v| table.add(bipolar, ranks[v * width ..][0..width], vector);
+                if (full < vectors) {
+                    var rest: [width]u16 = @splat(0);
+                    @memcpy(rest[0 .. counts.len - full * width], ranks[full * width .. counts.len]);
+                    table.add(bipolar, &rest, &sums[full]);
                 }
-                var table: Self = .{
-                    .entries = entries,
-                    .words = undefined,
-                    .before = undefined,
-                    .total = entries[entries.len - 1].total(),
-                };
-                inline for (&table.words, &table.before, 0..) |*word, *before, i| {
-                    word.* = halves[0][i * lanes ..][0..lanes].*;
-                    before.* = halves[1][i * lanes ..][0..lanes].*;
-                }
-                return table;
             }
-
-            /// Ones among the first `rank` positions, for a rank in every lane.
-            inline fn ones(table: *const Self, rank: Lanes) Lanes {
-                const index = rank >> @splat(5);
-                const bit: @Vector(lanes, u5) = @truncate(rank);
-                const mask = (@as(Lanes, @splat(1)) << bit) -% @as(Lanes, @splat(1));
-                const found = select(&table.before, index) + @popCount(select(&table.words, index) & mask);
-                // The entry after the last full one has no place in the registers.
-                const whole = rank == @as(Lanes, @splat(1024 * pairs));
-                return @select(u32, whole, @as(Lanes, @splat(table.total)), found);
-            }
-
-            inline fn select(halves: *const [2 * pairs]Lanes, index: Lanes) Lanes {
-                var found: [pairs]Lanes = undefined;
-                inline for (0..pairs) |p| found[p] = @"llvm.x86.avx512.vpermi2var.d.512"(halves[2 * p], index, halves[2 * p + 1]);
-                comptime var width = pairs;
-                comptime var bit = 2 * lanes;
-                inline while (width > 1) : (width /= 2) {
-                    const upper = (index & @as(Lanes, @splat(bit))) != @as(Lanes, @splat(0));
-                    inline for (0..width / 2) |p| found[p] = @select(u32, upper, found[2 * p + 1], found[2 * p]);
-                    bit *= 2;
-                }
-                return found[0];
-            }
-        };
-    }
-
-    /// Add one input of `tile` samples to the counts.
-    fn addInput(comptime pairs: usize, comptime tile: usize, comptime bipolar: bool, call: *const abi.Lookup, first: usize, input: usize) void {
-        const neurons: usize = call.neuron_count;
-        const ranks: [*]const u16 = @ptrCast(call.ranks + input * call.rank_stride);
-        var tables: [tile]Table(pairs) = undefined;
-        var counts: [tile][]u32 = undefined;
-        inline for (0..tile) |s| {
-            tables[s] = .load(Entry.row(call, first + s, input));
-            counts[s] = countsOf(call, first + s);
-        }
-        var n: usize = 0;
-        while (n + lanes <= neurons) : (n += lanes) {
-            const rank: Lanes = @as(@Vector(lanes, u16), ranks[n..][0..lanes].*);
-            inline for (0..tile) |s| {
-                const out = counts[s][n..][0..lanes];
-                const ones = tables[s].ones(rank);
-                out.* = @as(Lanes, out.*) +% product(bipolar, ones, rank, @as(Lanes, @splat(tables[s].total)));
+            for (sums[0..vectors], 0..) |*vector, v| {
+                const some = counts[v * width .. @min((v + 1) * width, counts.len)];
+                const added = Table.flush(bipolar, vector, totals);
+                for (some, added[0..some.len]) |*count, number| count.* +%= number;
             }
         }
-        for (n..neurons) |rest| {
-            const rank: u32 = ranks[rest];
-            inline for (0..tile) |s| counts[s][rest] +%= product(bipolar, InMemory.ones(tables[s].entries.ptr, rank), rank, tables[s].total);
-        }
-    }
 
-    fn run(comptime pairs: usize, comptime bipolar: bool, call: *const abi.Lookup) void {
-        // Samples that share the decoding of a rank, as far as registers hold their tables.
-        const tile = if (pairs > 1) 1 else 4;
-        var sample: usize = 0;
-        while (sample + tile <= call.sample_count) : (sample += tile) {
-            for (call.input_begin..call.input_end) |input| addInput(pairs, tile, bipolar, call, sample, input);
-        }
-        while (sample < call.sample_count) : (sample += 1) {
-            for (call.input_begin..call.input_end) |input| addInput(pairs, 1, bipolar, call, sample, input);
-        }
-    }
-};
-
-/// Look-up by permutations of 16 octets, of which a register takes the same in every part: a position's octet, and
-/// the ones before it in its piece of 16 octets.
-const InOctets = struct {
-    const usable = builtin.cpu.arch == .aarch64 or builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .ssse3);
-    /// Eight pieces; each doubling takes twice as many instructions, and a register holds no more than 16 pieces' ones.
-    const longest = 1024;
-    /// Vectors of neurons whose sums are kept at a time, in the first-level cache.
-    const block = 64;
-
-    const Numbers = @Vector(octets.width / 2, u16);
-    const Octets = octets.Octets;
-
-    /// Vector of neurons: those in even octets, those in odd ones, and of both what is kept in units of 128.
-    const Sums = struct { low: [2]Numbers, high: Octets, ranks: [2]Numbers };
-
-    fn Table(comptime pieces: usize) type {
-        return struct {
-            octets: [pieces]@Vector(16, u8),
-            before: [pieces]@Vector(16, u8),
-            /// Ones before each piece, by 128 and what is left; after the last piece all of them.
-            high: [16]u8,
-            low: [16]u8,
-            total: u32,
-
-            const Self = @This();
-
-            fn load(entries: []const Entry) Self {
-                const total = entries[entries.len - 1].total();
-                var table: Self = undefined;
-                var words: [4 * pieces]u32 = @splat(0);
-                for (entries[0..@min(entries.len, words.len)], 0..) |entry, k| words[k] = entry.word;
-                for (0..16) |piece| {
-                    const ones = if (4 * piece < @min(entries.len, words.len)) entries[4 * piece].before else total;
-                    table.high[piece] = @truncate(ones >> 7);
-                    table.low[piece] = @truncate(ones & 127);
-                }
-                inline for (&table.octets, &table.before, 0..) |*piece, *before, i| {
-                    piece.* = @bitCast(@as(@Vector(4, u32), words[4 * i ..][0..4].*));
-                    const counts: @Vector(16, u8) = @popCount(piece.*);
-                    before.* = std.simd.prefixScan(.Add, 1, counts) - counts;
-                }
-                table.total = total;
-                return table;
-            }
-
-            /// Each octet of `index` chooses one of the octets of all pieces.
-            inline fn select(pieces_of: *const [pieces]@Vector(16, u8), index: Octets) Octets {
-                var found: [pieces]Octets = undefined;
-                inline for (&found, pieces_of) |*in_piece, piece| in_piece.* = octets.pick(octets.filled(piece), index);
-                comptime var count = pieces;
-                comptime var shift = 3;
-                inline while (count > 1) : (count /= 2) {
-                    // The sign of an octet decides; the bits that pass from one to the next do not.
-                    const sign: @Vector(octets.width, i8) = @bitCast(@as(Numbers, @bitCast(index)) << @splat(shift));
-                    const upper = sign < @as(@Vector(octets.width, i8), @splat(0));
-                    inline for (0..count / 2) |p| found[p] = @select(u8, upper, found[2 * p + 1], found[2 * p]);
-                    shift -= 1;
-                }
-                return found[0];
-            }
-
-            inline fn add(table: *const Self, comptime bipolar: bool, row: *const [octets.width]u16, sums: *Sums) void {
-                const ranks: [2]Numbers = .{ row[0 .. octets.width / 2].*, row[octets.width / 2 ..].* };
-                const seven: Numbers = @splat(7);
-                const index: Octets = @bitCast(ranks[0] >> @splat(3) | (ranks[1] << @splat(5) & @as(Numbers, @splat(0xff00))));
-                const bit: Octets = @bitCast((ranks[0] & seven) | (ranks[1] & seven) << @splat(8));
-                const piece: Octets = @bitCast((@as(Numbers, @bitCast(index)) >> @splat(4)) & @as(Numbers, @splat(0x0f0f)));
-                const mask = octets.pick(octets.filled(.{ 0, 1, 3, 7, 15, 31, 63, 127, 0, 0, 0, 0, 0, 0, 0, 0 }), bit);
-                // Of the rank that is all of 1024 positions the index is 128, and there is nothing in the octets.
-                const in_piece = select(&table.before, index) + @popCount(select(&table.octets, index) & mask);
-                const low: Numbers = @bitCast(in_piece + octets.pick(octets.filled(table.low), piece));
-                sums.low[0] +%= low & @as(Numbers, @splat(0xff));
-                sums.low[1] +%= low >> @splat(8);
-                sums.high +%= octets.pick(octets.filled(table.high), piece);
-                if (bipolar) inline for (0..2) |half| {
-                    sums.ranks[half] +%= ranks[half];
-                };
-            }
-        };
-    }
-
-    /// Inputs whose sums have room: of the highest parts in octets, and of ranks in 16 bits.
-    fn together(comptime pieces: usize) usize {
-        return 255 / pieces;
-    }
-
-    fn flush(comptime bipolar: bool, sums: *const Sums, totals: u32, counts: []u32) void {
-        const high: Numbers = @bitCast(sums.high);
-        const highs: [2]Numbers = .{ high & @as(Numbers, @splat(0xff)), high >> @splat(8) };
-        inline for (0..2) |half| {
-            const Wide = @Vector(octets.width / 2, u32);
-            const ones = @as(Wide, sums.low[half]) + (@as(Wide, highs[half]) << @splat(7));
-            const added: [octets.width / 2]u32 = product(bipolar, ones, @as(Wide, sums.ranks[half]), @as(Wide, @splat(totals)));
-            const first = half * (octets.width / 2);
-            for (added[0 .. @min(@max(first, counts.len), first + added.len) - first], 0..) |number, n| counts[first + n] +%= number;
-        }
-    }
-
-    /// Add inputs begin .. end to the counts of some neurons of a sample.
-    fn addInputs(comptime pieces: usize, comptime bipolar: bool, call: *const abi.Lookup, sample: usize, begin: usize, end: usize, first: usize, counts: []u32) void {
-        var sums: [block]Sums = undefined;
-        const vectors = (counts.len + octets.width - 1) / octets.width;
-        const full = counts.len / octets.width;
-        @memset(sums[0..vectors], std.mem.zeroes(Sums));
-        var totals: u32 = 0;
-        for (begin..end) |input| {
-            const ranks = @as([*]const u16, @ptrCast(call.ranks + input * call.rank_stride)) + first;
-            const table: Table(pieces) = .load(Entry.row(call, sample, input));
-            totals +%= table.total;
-            for (sums[0..full], 0..) |*vector, v| {
-                table.add(bipolar, ranks[v * octets.width ..][0..octets.width], vector);
-            }
-            if (full < vectors) {
-                var rest: [octets.width]u16 = @splat(0);
-                @memcpy(rest[0 .. counts.len - full * octets.width], ranks[full * octets.width .. counts.len]);
-                table.add(bipolar, &rest, &sums[full]);
-            }
-        }
-        for (sums[0..vectors], 0..) |*vector, v| {
-            flush(bipolar, vector, totals, counts[v * octets.width .. @min((v + 1) * octets.width, counts.len)]);
-        }
-    }
-
-    fn run(comptime pieces: usize, comptime bipolar: bool, call: *const abi.Lookup) void {
-        for (0..call.sample_count) |sample| {
-            const counts = countsOf(call, sample);
-            var first: usize = 0;
-            while (first < counts.len) : (first += block * octets.width) {
-                const some = counts[first..@min(first + block * octets.width, counts.len)];
-                var input: usize = call.input_begin;
-                while (input < call.input_end) : (input += together(pieces)) {
-                    addInputs(pieces, bipolar, call, sample, input, @min(input + together(pieces), call.input_end), first, some);
+        fn run(comptime bipolar: bool, call: *const abi.Lookup) void {
+            for (0..call.sample_count) |sample| {
+                const counts = countsOf(call, sample);
+                var first: usize = 0;
+                while (first < counts.len) : (first += block * width) {
+                    const some = counts[first..@min(first + block * width, counts.len)];
+                    var input: usize = call.input_begin;
+                    while (input < call.input_end) : (input += Table.together) {
+                        addInputs(bipolar, call, sample, input, @min(input + Table.together, call.input_end), first, some);
+                    }
                 }
             }
         }
-    }
-};
+    };
+}
 
 /// Look-up in memory: a load of each half, and one count of ones.
 const InMemory = struct {
@@ -352,16 +314,20 @@ fn countsOf(call: *const abi.Lookup, sample: usize) []u32 {
     return (call.counts + call.count_offset + sample * call.count_stride)[0..call.neuron_count];
 }
 
+const permutes_words = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512bw);
+const permutes_octets = builtin.cpu.arch == .aarch64 or builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .ssse3);
+
 fn polar(comptime bipolar: bool, call: *const abi.Lookup) void {
     if (call.rank_bits != 16) return InMemory.run(u32, bipolar, call);
-    if (InRegisters.usable) {
-        if (call.length <= 1024) return InRegisters.run(1, bipolar, call);
-        if (call.length <= 2048) return InRegisters.run(2, bipolar, call);
-        if (call.length <= 4096) return InRegisters.run(4, bipolar, call);
-    } else if (InOctets.usable) {
-        if (call.length <= 256) return InOctets.run(2, bipolar, call);
-        if (call.length <= 512) return InOctets.run(4, bipolar, call);
-        if (call.length <= InOctets.longest) return InOctets.run(8, bipolar, call);
+    if (permutes_words) {
+        if (call.length <= 1024) return InRegisters(WordTable(1)).run(bipolar, call);
+        if (call.length <= 2048) return InRegisters(WordTable(2)).run(bipolar, call);
+        if (call.length <= 4096) return InRegisters(WordTable(4)).run(bipolar, call);
+    } else if (permutes_octets) {
+        // Twice the octets take twice the instructions.
+        if (call.length <= 256) return InRegisters(OctetTable(2)).run(bipolar, call);
+        if (call.length <= 512) return InRegisters(OctetTable(4)).run(bipolar, call);
+        if (call.length <= 1024) return InRegisters(OctetTable(8)).run(bipolar, call);
     }
     InMemory.run(u16, bipolar, call);
 }
@@ -373,10 +339,10 @@ pub fn lookup(call: *const abi.Lookup) callconv(.c) void {
     if (call.bipolar != 0) polar(true, call) else polar(false, call);
 }
 
-test "look-ups in memory, in octets and in registers find the same" {
+test "look-ups in memory and in registers find the same" {
     var random: std.Random.DefaultPrng = .init(7);
-    inline for (.{ 1, 31, 256, 500, 512, 1000, 1024, 1500, 4096 }) |length| {
-        const inputs = 11;
+    inline for (.{ 1, 31, 256, 500, 512, 1000, 1024, 1500, 2048, 4000, 4096, 8192 }) |length| {
+        const inputs = 70;
         const neurons = 150;
         const entry_count = length / 32 + 1;
         var entries: [inputs * entry_count]u64 = undefined;
@@ -426,9 +392,9 @@ test "look-ups in memory, in octets and in registers find the same" {
             counts = @splat(5);
             InMemory.run(u16, bipolar, &call);
             try std.testing.expectEqual(expected, counts);
-            if (InOctets.usable and length <= InOctets.longest) {
+            if (permutes_octets and length <= 1024) {
                 counts = @splat(5);
-                InOctets.run(8, bipolar, &call);
+                InRegisters(OctetTable(8)).run(bipolar, &call);
                 try std.testing.expectEqual(expected, counts);
             }
         }
