@@ -139,15 +139,16 @@ const Route = struct {
     chunks: usize,
     unroutable: std.atomic.Value(bool) = .init(false),
 
-    fn run(order: ?[*]const u16, order_len: u64, masks: ?[*]u64, masks_len: u64, row_count: u32, index_bits: u32) callconv(.c) abi.Status {
+    fn run(order: usize, order_len: u64, masks: usize, masks_len: u64, row_count: u32, index_bits: u32) callconv(.c) abi.Status {
         if (index_bits < permute.least_index_bits or index_bits > permute.most_index_bits) return .bad_parameters;
         if (row_count == 0) return .ok;
         const length = order_len / row_count;
         if (length > @as(u64, 1) << @intCast(index_bits)) return .bad_parameters;
         if (masks_len < @as(u128, row_count) * permute.maskWords(index_bits)) return .short_buffer;
+        if (order == 0 or order % @alignOf(u16) != 0 or masks == 0 or masks % @alignOf(u64) != 0) return .bad_address;
         var one: Route = .{
-            .order = order orelse return .bad_address,
-            .masks = masks orelse return .bad_address,
+            .order = @ptrFromInt(order),
+            .masks = @ptrFromInt(masks),
             .length = @intCast(length),
             .index_bits = index_bits,
             .row_count = row_count,

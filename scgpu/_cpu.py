@@ -64,7 +64,7 @@ def library() -> ctypes.CDLL:
     for function in (lib.scgpu_threads, lib.scgpu_most_threads):
         function.restype = ctypes.c_uint32
     lib.scgpu_reset_threads.restype = None
-    u32, u64, address = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+    u32, u64, address = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t
     lib.scgpu_route.argtypes = [address, u64, address, u64, u32, u32]
     lib.scgpu_route.restype = u32
     for name in CALLS:

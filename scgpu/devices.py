@@ -231,11 +231,15 @@ def _preferred(name: str) -> Device:
         return _adapter(wanted.lower(), f"{ADAPTER_VARIABLE}={wanted!r}")
     found = sorted(_search()[0], key=lambda d: _PREFERENCE.index(d.type) if d.type in _PREFERENCE else 3)
     if name == "auto":
-        found = [candidate for candidate in found if not candidate.software and not _forked]
-        return found[0] if found else device("cpu")
+        return next((candidate for candidate in found if _is_automatic(candidate)), None) or device("cpu")
     if not found:
         raise DeviceError(f"device 'gpu': no GPU adapter is usable; {_listing()}")
     return found[0]
+
+
+def _is_automatic(adapter: Device) -> bool:
+    """Whether an adapter comes before the processor where nobody names one."""
+    return not adapter.software and not _forked
 
 
 def _adapter(wanted: str, source: str) -> Device:
@@ -260,6 +264,9 @@ def backend_for(selector: str | int | Device) -> Backend:
 
     For a GPU whose loss is survived it is a `FailoverBackend`, the same one until `restart_device`.
     """
+    # Small calls come by here: where no adapter is wanted or worth it, the choice is that of the processor.
+    if selector == "auto" and not os.environ.get(ADAPTER_VARIABLE) and not any(map(_is_automatic, _search()[0])):
+        selector = "cpu"
     if not isinstance(selector, str) or not selector.startswith("cpu"):
         chosen = device(selector)
         if chosen.kind != "gpu" or chosen.on_device_loss == "raise":

@@ -107,6 +107,12 @@ def test_networks_refuse_what_is_no_permutation(row: list[int]) -> None:
         permute.networks(np.array([[0, 1, 2], row], "<u2"))
 
 
+@pytest.mark.parametrize(("order", "masks"), [(0, 8), (8, 0), (9, 8), (8, 12)])
+def test_route_refuses_addresses(order: int, masks: int) -> None:
+    status = _cpu.library().scgpu_route(order, 600, masks, permute.mask_words(600), 1, 10)
+    assert _cpu.STATUSES[status] == "a buffer has no address, or one that is not aligned"
+
+
 def test_route_refuses_short_buffers() -> None:
     order = np.arange(600, dtype="<u2")[None]
     with pytest.raises(ValueError, match="at most 512 positions"):
