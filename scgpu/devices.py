@@ -242,6 +242,11 @@ def _is_automatic(adapter: Device) -> bool:
     return not adapter.software and not _forked
 
 
+def _any_adapter() -> bool:
+    """Whether ``auto`` may mean an adapter."""
+    return bool(os.environ.get(ADAPTER_VARIABLE)) or any(map(_is_automatic, _search()[0]))
+
+
 def _adapter(wanted: str, source: str) -> Device:
     """The adapter of an index, or the first whose name, backend or type contains ``wanted``."""
     found = _search()[0]
@@ -265,7 +270,7 @@ def backend_for(selector: str | int | Device) -> Backend:
     For a GPU whose loss is survived it is a `FailoverBackend`, the same one until `restart_device`.
     """
     # Small calls come by here: where no adapter is wanted or worth it, the choice is that of the processor.
-    if selector == "auto" and not os.environ.get(ADAPTER_VARIABLE) and not any(map(_is_automatic, _search()[0])):
+    if isinstance(selector, str) and selector == "auto" and not _any_adapter():
         selector = "cpu"
     if not isinstance(selector, str) or not selector.startswith("cpu"):
         chosen = device(selector)
