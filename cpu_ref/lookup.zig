@@ -58,14 +58,20 @@ fn WordTable(comptime pairs: usize) type {
         extern fn @"llvm.x86.avx512.vpermi2var.hi.512"(Numbers, Numbers, Numbers) callconv(.auto) Numbers;
 
         fn load(entries: []const Entry) Self {
-            var table: Self = .{ .words = @splat(@splat(0)), .before = undefined, .total = entries[entries.len - 1].total() };
-            const words: *[2 * pairs * width / 2]u32 = @ptrCast(&table.words);
-            for (words[0..@min(entries.len, words.len)], entries[0..@min(entries.len, words.len)]) |*word, entry| word.* = entry.word;
-            var passed: u16 = 0;
-            inline for (&table.before, table.words) |*before, word| {
-                const through = std.simd.prefixScan(.Add, 1, @as(Numbers, @popCount(word))) + @as(Numbers, @splat(passed));
-                before.* = through - @as(Numbers, @popCount(word));
-                passed = through[width - 1];
+            const Halves = @Vector(width / 2, u32);
+            var words: [pairs * width]u32 = @splat(0);
+            var passed: [pairs * width]u32 = @splat(0);
+            for (entries[0..@min(entries.len, words.len)], 0..) |entry, k| {
+                words[k] = entry.word;
+                passed[k] = entry.before;
+            }
+            var table: Self = .{ .words = undefined, .before = undefined, .total = entries[entries.len - 1].total() };
+            inline for (&table.words, &table.before, 0..) |*word, *before, i| {
+                const both: Halves = words[i * width / 2 ..][0 .. width / 2].*;
+                const first: Halves = passed[i * width / 2 ..][0 .. width / 2].*;
+                const second = first + @popCount(both & @as(Halves, @splat(0xffff)));
+                word.* = @bitCast(both);
+                before.* = @bitCast(first | second << @splat(16));
             }
             return table;
         }
