@@ -203,6 +203,8 @@ fn InRegisters(comptime Table: type) type {
     return struct {
         /// Vectors of neurons whose sums are kept at a time, in the first-level cache.
         const block = 64;
+        /// Bytes of ranks that are asked for before they are needed.
+        const ahead = 4096;
         const width = Table.width;
 
         /// Add inputs begin .. end to the counts of some neurons of a sample, of which `first` is the first.
@@ -216,7 +218,11 @@ fn InRegisters(comptime Table: type) type {
                 const ranks = @as([*]const u16, @ptrCast(call.ranks + input * call.rank_stride)) + first;
                 const table: Table = .load(Entry.row(call, sample, input));
                 totals +%= table.total;
-                for (sums[0..full], 0..) |*vector, v| table.add(bipolar, ranks[v * width ..][0..width], vector);
+                for (sums[0..full], 0..) |*vector, v| {
+                    // Ranks are read once, and mostly from far away.
+                    @prefetch(@as(*const u8, @ptrFromInt(@intFromPtr(ranks + v * width) + ahead)), .{});
+                    table.add(bipolar, ranks[v * width ..][0..width], vector);
+                }
                 if (full < vectors) {
                     var rest: [width]u16 = @splat(0);
                     @memcpy(rest[0 .. counts.len - full * width], ranks[full * width .. counts.len]);

@@ -16,6 +16,9 @@ const chunk_bits = 512;
 const chunk_words = chunk_bits / 64;
 const Chunk = @Vector(chunk_words, u64);
 
+/// Bytes that are asked for before they are needed: masks are read once, and mostly from far away.
+const ahead = 4096;
+
 /// Strides within a chunk, in the order of their stages.
 const strides = [_]usize{ 256, 128, 64, 32, 16, 8, 4, 2, 1, 2, 4, 8, 16, 32, 64, 128, 256 };
 
@@ -77,8 +80,9 @@ fn network(comptime chunks: usize, bits: *[chunks]Chunk, first: [*]const u64) vo
         var held: [together]Chunk = bits[group * together ..][0..together].*;
         inline for (strides, 0..) |stride, stage| {
             inline for (&held, 0..) |*chunk, i| {
-                const mask: Chunk = masks[chunk_words * (strides.len * i + stage) ..][0..chunk_words].*;
-                chunk.* = exchanged(stride, chunk.*, mask);
+                const at = masks + chunk_words * (strides.len * i + stage);
+                @prefetch(@as(*const u8, @ptrFromInt(@intFromPtr(at) + ahead)), .{});
+                chunk.* = exchanged(stride, chunk.*, at[0..chunk_words].*);
             }
         }
         bits[group * together ..][0..together].* = held;

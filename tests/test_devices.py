@@ -108,6 +108,20 @@ def test_auto_prefers_the_cpu_to_a_software_adapter(monkeypatch: pytest.MonkeyPa
     assert scgpu.device("auto") == software
 
 
+def test_auto_runs_on_what_it_chooses(gpu: scgpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SC_GPU_ADAPTER", raising=False)
+    assert scgpu.encode([0.5]).device == scgpu.device("auto")
+    monkeypatch.setenv("SC_GPU_ADAPTER", str(gpu.index))
+    assert scgpu.encode([0.5]).device == scgpu.device("auto") == gpu
+    monkeypatch.delenv("SC_GPU_ADAPTER")
+    devices = sys.modules["scgpu.devices"]
+    hardware = scgpu.Device(1, "gpu", "iris", "Vulkan", "IntegratedGPU")
+    monkeypatch.setattr(devices, "_found", ([scgpu.Device(0, "gpu", "llvmpipe", "Vulkan", "CPU"), hardware], {}, []))
+    monkeypatch.setattr(devices, "FailoverBackend", lambda chosen, *_: chosen)
+    monkeypatch.setattr(devices, "_surviving", {})
+    assert devices.backend_for("auto") == hardware
+
+
 def test_gpu_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["scgpu.devices"], "_found", ([], {}, ["wgpu found no adapter: install one"]))
     monkeypatch.delenv("SC_GPU_ADAPTER", raising=False)
