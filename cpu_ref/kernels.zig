@@ -9,7 +9,6 @@ pub const table: abi.Table = .{
     .compare = &@import("compare.zig").compare,
     .dense = &@import("dense.zig").dense,
     .prefix = &@import("prefix.zig").prefix,
-    .permute = &@import("permute.zig").permute,
     .lookup = &@import("lookup.zig").lookup,
     .count = &@import("count.zig").count,
     .bitwise = &@import("bitwise.zig").bitwise,
@@ -26,6 +25,7 @@ pub const table: abi.Table = .{
     .stdp = &@import("stdp.zig").stdp,
     .poisson = &@import("poisson.zig").poisson,
     .fsm = &@import("fsm.zig").fsm,
+    .permute = &@import("permute.zig").permute,
 };
 
 comptime {

@@ -487,28 +487,6 @@ OPS: dict[str, Op] = {
             stream_bits="sample_count * (input_end - input_begin) * length",
         ),
         Op(
-            "permute",
-            params=(
-                "sample_begin",
-                "sample_count",
-                "input_count",
-                "input_begin",
-                "input_end",
-                "length",
-                "width",
-                "index_bits",
-            ),
-            buffers=(
-                Buffer("words", "u64", "in", "(sample_begin + sample_count) * input_count * ((length + 63) // 64)"),
-                Buffer("masks", "u64", "in", "(input_end - input_begin) * (index_bits + 8) * (width // 64)"),
-                Buffer("permuted", "u64", "out", "sample_count * input_count * ((length + 63) // 64)"),
-            ),
-            requires=(_INPUTS, _NETWORK, "length <= width"),
-            work_items="sample_count * (input_end - input_begin)",
-            work_item="workgroup",
-            stream_bits="sample_count * (input_end - input_begin) * length",
-        ),
-        Op(
             "lookup",
             params=(
                 "sample_count",
@@ -900,6 +878,28 @@ OPS: dict[str, Op] = {
             specialised={"inputs": "input_count"},
             specialised_values=(1, 2, 3),
             stream_bits="64 * stream_count * (word_end - word_begin)",
+        ),
+        Op(
+            "permute",
+            params=(
+                "sample_begin",
+                "sample_count",
+                "input_count",
+                "input_begin",
+                "input_end",
+                "length",
+                "width",
+                "index_bits",
+            ),
+            buffers=(
+                Buffer("words", "u64", "in", "(sample_begin + sample_count) * input_count * ((length + 63) // 64)"),
+                Buffer("masks", "u64", "in", "(input_end - input_begin) * (index_bits + 8) * (width // 64)"),
+                Buffer("permuted", "u64", "out", "sample_count * input_count * ((length + 63) // 64)"),
+            ),
+            requires=(_INPUTS, _NETWORK, "length <= width"),
+            work_items="sample_count * (input_end - input_begin)",
+            work_item="workgroup",
+            stream_bits="sample_count * (input_end - input_begin) * length",
         ),
     )
 }

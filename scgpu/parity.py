@@ -209,35 +209,6 @@ def _prefix(rng: Rng) -> Case:
     return make_case("prefix", params, {"words": words, "order": order})
 
 
-def _permute(rng: Rng) -> Case:
-    index_bits = int(rng.choice(INDEX_BITS))
-    width = 1 << index_bits
-    length = int(rng.choice((1, 63, 64, 65, 500, width - 1, width)))
-    skipped, samples, inputs = int(rng.integers(3)), int(rng.integers(1, 4)), int(rng.integers(1, 5))
-    begin, end = (int(i) for i in sorted(rng.choice(inputs + 1, 2, replace=False)))
-    word_count = -(-min(length, width) // 64)
-    params = {
-        "sample_begin": skipped,
-        "sample_count": samples,
-        "input_count": inputs,
-        "input_begin": begin,
-        "input_end": end,
-        "length": min(length, width),
-        "width": width,
-        "index_bits": index_bits,
-    }
-    words = _streams(rng, (skipped + samples) * inputs, word_count, min(length, width) - 64 * (word_count - 1))
-    # Masks are 1 at both bits or at neither; those of whole chunks stand for both.
-    masks = rng.integers(0, 2, (end - begin, index_bits + 8, width), dtype=np.uint8).reshape(end - begin, -1, CHUNK)
-    outers, chunks = (index_bits - 9) * width // CHUNK // 2, width // CHUNK
-    inner = masks[:, outers : outers + len(STRIDES) * chunks].reshape(end - begin, chunks, len(STRIDES), CHUNK)
-    for stage, stride in enumerate(STRIDES):
-        pairs = inner[:, :, stage].reshape(end - begin, chunks, -1, 2, stride)
-        pairs[..., 1, :] = pairs[..., 0, :]
-    packed = np.packbits(masks, axis=-1, bitorder="little").reshape(-1).view("<u8")
-    return make_case("permute", params, {"words": words, "masks": packed})
-
-
 def _lookup(rng: Rng) -> Case:
     length = int(rng.choice((*LENGTHS, 2048, 4096, 8192)))
     samples, neurons = int(rng.choice((1, 2, 3, 4, 5, 9))), int(rng.choice((1, 2, 3, 16, 33, 70, 300, 1030)))
@@ -681,13 +652,41 @@ def _fsm(rng: Rng) -> Case:
     return make_case("fsm", params, arrays)
 
 
+def _permute(rng: Rng) -> Case:
+    index_bits = int(rng.choice(INDEX_BITS))
+    width = 1 << index_bits
+    length = int(rng.choice((1, 63, 64, 65, 500, width - 1, width)))
+    skipped, samples, inputs = int(rng.integers(3)), int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    begin, end = (int(i) for i in sorted(rng.choice(inputs + 1, 2, replace=False)))
+    word_count = -(-min(length, width) // 64)
+    params = {
+        "sample_begin": skipped,
+        "sample_count": samples,
+        "input_count": inputs,
+        "input_begin": begin,
+        "input_end": end,
+        "length": min(length, width),
+        "width": width,
+        "index_bits": index_bits,
+    }
+    words = _streams(rng, (skipped + samples) * inputs, word_count, min(length, width) - 64 * (word_count - 1))
+    # Masks are 1 at both bits or at neither; those of whole chunks stand for both.
+    masks = rng.integers(0, 2, (end - begin, index_bits + 8, width), dtype=np.uint8).reshape(end - begin, -1, CHUNK)
+    outers, chunks = (index_bits - 9) * width // CHUNK // 2, width // CHUNK
+    inner = masks[:, outers : outers + len(STRIDES) * chunks].reshape(end - begin, chunks, len(STRIDES), CHUNK)
+    for stage, stride in enumerate(STRIDES):
+        pairs = inner[:, :, stage].reshape(end - begin, chunks, -1, 2, stride)
+        pairs[..., 1, :] = pairs[..., 0, :]
+    packed = np.packbits(masks, axis=-1, bitorder="little").reshape(-1).view("<u8")
+    return make_case("permute", params, {"words": words, "masks": packed})
+
+
 MAKERS: dict[str, Callable[[Rng], Case]] = {
     "philox": _philox,
     "encode": _encode,
     "compare": _compare,
     "dense": _dense,
     "prefix": _prefix,
-    "permute": _permute,
     "lookup": _lookup,
     "count": _count,
     "bitwise": _bitwise,
@@ -704,6 +703,7 @@ MAKERS: dict[str, Callable[[Rng], Case]] = {
     "stdp": _stdp,
     "poisson": _poisson,
     "fsm": _fsm,
+    "permute": _permute,
 }
 
 

@@ -45,7 +45,6 @@ KERNELS: dict[str, Any] = {
         compare,
         dense,
         prefix,
-        permute,
         lookup,
         count,
         bitwise,
@@ -62,6 +61,7 @@ KERNELS: dict[str, Any] = {
         trace,
         stdp,
         fsm,
+        permute,
     )
 }
 
