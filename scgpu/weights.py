@@ -265,6 +265,8 @@ class SharedStreams:
         small = 2 if form.length <= 0xFFFF else 4
         backend.require(SharedStreams._step_bytes(form, small))
         order_bytes = 0 if sequence == "ramp" else form.n_inputs * form.length * small
+        if order_bytes and ordered_by_network(form.device, form.length):
+            order_bytes += form.n_inputs * 8 * mask_words(form.length)
         # They are made on the host, whatever the device.
         require_host_memory(form.n_inputs * form.n_neurons * small + order_bytes)
 

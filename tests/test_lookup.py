@@ -193,6 +193,13 @@ def test_shared_streams_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         scgpu.DenseLayer(1024, 64, 65_000, weights=np.zeros((64, 1024)), weight_streams="shared", device="cpu")
 
 
+def test_networks_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the order takes 64 MiB, the networks 80
+    monkeypatch.setattr("scgpu.backend.free_memory", lambda: 100 << 20)
+    with pytest.raises(scgpu.TooLargeError, match=r"weight streams of n_inputs=8192.*do not fit"):
+        scgpu.DenseLayer(8192, 1, 4096, weights=np.zeros((1, 8192)), weight_streams="shared", device="cpu")
+
+
 def test_shared_weights_are_not_unpacked_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = scgpu.DenseLayer(64, 300, 65_536, weight_streams="shared", sequence="ramp", device="cpu")
     monkeypatch.setattr("scgpu.backend.free_memory", lambda: 1 << 20)
