@@ -38,6 +38,7 @@ CALLS: Mapping[str, struct.Struct] = {
 
 
 ADDRESS = struct.Struct("@P")
+COPIED_BYTES = 1 << 12  # up to so many, copying an array costs less than handing its address on
 
 
 @cache
@@ -205,7 +206,7 @@ class NativeBackend(HostBackend):
                 ]
                 packed = changes, now, calls
             if source is not None and array is not None:
-                places = stand_ins.get(id(source))
+                places = stand_ins.get(id(source)) if array.nbytes > COPIED_BYTES else None
                 if places and not _trace.active and _stands_in(array, source):
                     calls, address = list(calls), ADDRESS.pack(_address(array))
                     for index, place in places:

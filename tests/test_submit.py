@@ -15,7 +15,7 @@ import pytest
 from test_devices import python
 
 import scgpu
-from scgpu import _gpu, _gpu_raw, pipeline
+from scgpu import _cpu, _gpu, _gpu_raw, pipeline
 from scgpu.backend import Step
 from scgpu.devices import backend_of
 
@@ -360,7 +360,8 @@ def test_plans_of_prepacked_inputs(chosen: scgpu.Device, kind: Any, monkeypatch:
     assert same(RNG.random(6)) and len(layer.plans) == 0
 
 
-def test_kernels_read_the_array_itself_where_nobody_misses_a_copy() -> None:
+def test_kernels_read_the_array_itself_where_nobody_misses_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu, "COPIED_BYTES", 12 * 8 - 1)
     backend = backend_of(scgpu.device("cpu"))
     words, other = RNG.integers(0, 2**64, (2, 6, 2), dtype=np.uint64)
     params = {"stream_count": 6, "word_count": 2, "segment_words": 2, "segment_count": 1}
@@ -377,6 +378,9 @@ def test_kernels_read_the_array_itself_where_nobody_misses_a_copy() -> None:
 
     flat = words.reshape(-1)
     assert counted(flat) == (ones[0], False)
+    monkeypatch.setattr(_cpu, "COPIED_BYTES", 12 * 8)
+    assert counted(flat) == (ones[0], True)
+    monkeypatch.setattr(_cpu, "COPIED_BYTES", 0)
     # as copies: contents that are read or kept, another shape, type or place in memory
     assert counted(flat, read=True) == counted(flat, scratch=False) == (ones[0], True)
     apart = np.zeros(24, np.uint64)
