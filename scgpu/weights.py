@@ -247,7 +247,7 @@ class SharedStreams:
             thresholds_of(weights, form.polarity), form.length, sequence, form.seed, form.tensor_id, form.device
         )
         self.backend = backend_for(form.device)
-        self._no_order = self.backend.empty("u32", 0)
+        self._in_order = [(0, form.n_inputs, 0, self.backend.empty("u32", 0))]
         self._by_network = sequence != "ramp" and ordered_by_network(form.device, form.length)
         self._orders = self._order_parts()
         self._rank_bits = 8 * self._ranked.ranks.dtype.itemsize
@@ -279,7 +279,7 @@ class SharedStreams:
         """First input, end, elements of a row, buffer: order or masks of networks in as many buffers as they need."""
         order, n_inputs = self._ranked.order, self._form.n_inputs
         if order is None:
-            return [(0, n_inputs, 0, self._no_order)]
+            return self._in_order
         row_bytes = 8 * mask_words(self._form.length) if self._by_network else 4 * -(-order[0].nbytes // 4)
         at_once = max(1, self.backend.largest_buffer // row_bytes)
         parts = []
@@ -344,10 +344,27 @@ class SharedStreams:
         return steps
 
     def _prefix_steps(self, inputs: Any, scratch: Sequence[Any], sample_begin: int, sample_count: int) -> list[Step]:
-        form = self._form
-        if not self._by_network:
-            order_bits = 0 if self._ranked.order is None else 8 * self._ranked.order.dtype.itemsize
-            return [
+        form, orders = self._form, self._orders
+        order_bits = 0 if self._ranked.order is None else 8 * self._ranked.order.dtype.itemsize
+        steps: list[Step] = []
+        if self._by_network:
+            for begin, end, _, masks in orders:
+                steps.append(
+                    permute_step(
+                        inputs,
+                        masks,
+                        scratch[1],
+                        sample_begin=sample_begin,
+                        sample_count=sample_count,
+                        input_count=form.n_inputs,
+                        input_begin=begin,
+                        input_end=end,
+                        length=form.length,
+                    )
+                )
+            inputs, sample_begin, order_bits, orders = scratch[1], 0, 0, self._in_order
+        for begin, end, stride, order in orders:
+            steps.append(
                 prefix_step(
                     inputs,
                     order,
@@ -361,38 +378,7 @@ class SharedStreams:
                     order_bits=order_bits,
                     order_stride=stride,
                 )
-                for begin, end, stride, order in self._orders
-            ]
-        entries, permuted = scratch
-        steps = [
-            permute_step(
-                inputs,
-                masks,
-                permuted,
-                sample_begin=sample_begin,
-                sample_count=sample_count,
-                input_count=form.n_inputs,
-                input_begin=begin,
-                input_end=end,
-                length=form.length,
             )
-            for begin, end, _, masks in self._orders
-        ]
-        steps.append(
-            prefix_step(
-                permuted,
-                self._no_order,
-                entries,
-                sample_begin=0,
-                sample_count=sample_count,
-                input_count=form.n_inputs,
-                input_begin=0,
-                input_end=form.n_inputs,
-                length=form.length,
-                order_bits=0,
-                order_stride=0,
-            )
-        )
         return steps
 
     def _lookup_steps(self, entries: Any, counts: Any, sample_count: int, count_offset: int) -> list[Step]:

@@ -193,6 +193,19 @@ def test_shared_streams_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         scgpu.DenseLayer(1024, 64, 65_000, weights=np.zeros((64, 1024)), weight_streams="shared", device="cpu")
 
 
+@pytest.mark.parametrize("length", [127, 128, 129, 8192, 8193])
+@pytest.mark.parametrize("polarity", ["unipolar", "bipolar"])
+def test_streams_are_ordered_by_networks_where_these_are_wide_enough(length: int, polarity: Any) -> None:
+    options: dict[str, Any] = {"weight_streams": "shared", "polarity": polarity, "seed": 3}
+    layer, plain = (scgpu.DenseLayer(5, 3, length, device=device, **options) for device in ("cpu", "numpy"))
+    x = np.random.default_rng(length).random((2, 5))
+    streams = scgpu.encode(x, length, polarity=polarity, device="cpu")
+    with scgpu.profile() as profile:
+        counts = layer.counts_prepacked(streams)
+    assert np.array_equal(counts, plain.counts_prepacked(streams))
+    assert ("permute" in {event.name for event in profile.events}) == (128 <= length <= 8192)
+
+
 def test_networks_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     # the order takes 64 MiB, the networks 80
     monkeypatch.setattr("scgpu.backend.free_memory", lambda: 100 << 20)
