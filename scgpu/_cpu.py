@@ -225,7 +225,10 @@ class NativeBackend(HostBackend):
 
 
 def _places(steps: Sequence[Step], buffer: NDArray[Any]) -> list[tuple[int, int]]:
-    """Steps that take a buffer, and where its address lies in their call structs; none where one writes to it."""
+    """Steps that take a buffer, and where its address lies in their call structs.
+
+    None where a step writes to it, or takes a part of its memory by another array.
+    """
     places = []
     for index, step in enumerate(steps):
         op = _abi.OPS[step.op]
@@ -235,6 +238,8 @@ def _places(steps: Sequence[Step], buffer: NDArray[Any]) -> list[tuple[int, int]
                 if declared.access != "in":
                     return []
                 places.append((index, first + slot * struct.calcsize("@PQ")))
+            elif np.may_share_memory(given, buffer):
+                return []
     return places
 
 

@@ -389,10 +389,14 @@ def test_kernels_read_the_array_itself_where_nobody_misses_a_copy(monkeypatch: p
     shifted[:] = flat
     for copied in (apart[::2], shifted, flat.astype(">u8")):
         assert counted(copied)[0] == ones[0]
-    source, counts, third = backend.upload(np.zeros(12, np.uint64)), backend.empty("u32", 6), backend.upload(other)
+    source, counts = backend.upload(np.zeros(12, np.uint64)), [backend.empty("u32", 6), backend.empty("u32", 6)]
+    steps = [Step("count", params, (one, out)) for one, out in zip((source, source[:]), counts, strict=True)]
+    program = backend.program(steps, counts, [source, *counts])
+    assert [out.tolist() for out in program.submit(source, flat).result()] == [ones[0], ones[0]]
+    source, out, third = backend.upload(np.zeros(12, np.uint64)), backend.empty("u32", 6), backend.upload(other)
     late = {"stream_count": 6, "word_count": 2, "tail_bits": 64, "word_shift": 0, "bit_shift": 0}
-    steps = [Step("count", params, (source, counts)), Step("delay", late, (third, source))]
-    program = backend.program(steps, [counts], [source, counts])
+    steps = [Step("count", params, (source, out)), Step("delay", late, (third, source))]
+    program = backend.program(steps, [out], [source, out])
     assert program.submit(source, flat).result()[0].tolist() == ones[0]
     assert source.tolist() == third.tolist() and flat.tolist() == words.reshape(-1).tolist()
 
